@@ -1,0 +1,1 @@
+"""Accuracy against latency, device by device. No torch here."""

@@ -1,0 +1,1 @@
+"""The deliverable: manifest and reader. No torch here."""

@@ -1,0 +1,65 @@
+"""The command line: one file per verb, thin. `--help` must answer in under 0.4 s, so that a verb
+imports its machinery inside the function that runs it.
+"""
+
+import os
+import sys
+
+import typer
+
+from kdas_edge.cli import (
+    bench,
+    data,
+    demo,
+    distill,
+    doctor,
+    evaluate,
+    export,
+    predict,
+    quantize,
+    report,
+    train,
+    verify,
+)
+from kdas_edge.errors import KdasEdgeError
+
+app = typer.Typer(
+    name="kdas-edge",
+    help="Distil, quantise, export and benchmark polyp-segmentation networks for edge devices. "
+    "Research software, no regulatory clearance.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(data.app, name="data")
+for _name, _command in {
+    "train": train.train,
+    "distill": distill.distill,
+    "quantize": quantize.quantize,
+    "export": export.export,
+    "eval": evaluate.evaluate,
+    "bench": bench.bench,
+    "predict": predict.predict,
+    "verify": verify.verify,
+    "report": report.report,
+    "doctor": doctor.doctor,
+    "demo": demo.demo,
+}.items():
+    app.command(_name)(_command)
+
+
+def main() -> None:
+    """Run the command line; a person's error is one line and exit code 2, never a traceback."""
+    try:
+        app()
+    except KdasEdgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # `kdas-edge … | head` closed the pipe; nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,1 @@
+"""Images and masks on disk, splits, augmentation and synthetic scenes."""

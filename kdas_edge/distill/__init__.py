@@ -1,0 +1,1 @@
+"""Losses of the KDAS paper and the one training loop."""

@@ -1,0 +1,1 @@
+"""The deploy graph and the writers of OpenVINO IR, ONNX and bundles."""

@@ -1,0 +1,1 @@
+"""Accuracy protocols. No torch here."""

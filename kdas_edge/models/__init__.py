@@ -1,0 +1,1 @@
+"""The network family, the registry of backbones and checkpoint files."""

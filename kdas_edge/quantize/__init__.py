@@ -1,0 +1,1 @@
+"""Post-training quantisation, quantisation-aware fine-tuning and the accuracy gate."""

@@ -1,0 +1,267 @@
+"""Recipes: one typed YAML file that fully describes a training or a quantisation.
+
+Every field has a default or is required, unknown keys are refused with the nearest known one, and
+any field can be set on the command line as `key.subkey=value`. The resolved recipe is written into
+the run, so that a run says by itself what made it.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kdas_edge.errors import UserError
+from kdas_edge.files import read_json
+
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class DataRecipe(_Section):
+    """Which images, at which size, and how the validation split is cut."""
+
+    root: str = Field(description="PraNet layout, or a folder with images/ and masks/")
+    size: int = Field(352, ge=64, le=2048, multiple_of=32, description="side in pixels")
+    validation: float = Field(0.1, ge=0, lt=1, description="fraction of the training images")
+    split_seed: int = Field(0, description="seed of the split; apart from the training seed")
+    limit: int | None = Field(None, ge=4, description="use only the first N training pairs (a trial)")
+    unlabelled: str | None = Field(None, description="folder of images without masks")
+
+
+class ModelRecipe(_Section):
+    """Polyp-PVT on a timm backbone."""
+
+    backbone: str = Field("pvt_v2_b0", description="any timm name with strides 4, 8, 16, 32")
+    width: int = Field(32, ge=8, le=256, multiple_of=8, description="channels of the decoder")
+    pretrained: bool | str = Field(
+        False, description="true: timm's hub; a path: local safetensors; false: random"
+    )
+    drop_path: float = Field(0.0, ge=0, lt=1)
+
+
+class AugmentRecipe(_Section):
+    """One joint geometric transform for image and mask, then colour; all on the device."""
+
+    flip: bool = True
+    rotate: float = Field(90.0, ge=0, le=180, description="uniform in ± this many degrees")
+    scale: tuple[float, float] = Field((1.0, 1.0), description="zoom factor, uniform in log")
+    shift: float = Field(0.0, ge=0, le=0.5, description="± this fraction of the side")
+    brightness: float = Field(0.0, ge=0, le=1)
+    contrast: float = Field(0.0, ge=0, le=1)
+    saturation: float = Field(0.0, ge=0, le=1)
+    hue: float = Field(0.0, ge=0, le=0.5, description="± this fraction of the colour circle")
+    blur: float = Field(0.0, ge=0, le=1, description="probability of a Gaussian blur")
+    noise: float = Field(0.0, ge=0, le=0.2, description="largest standard deviation, of 0…1")
+
+
+class LossRecipe(_Section):
+    """The loss of DESIGN §3; the reduction of the KL decides the teacher's share."""
+
+    variant: Literal[
+        "supervised", "kl", "attention_kd", "attention_kd_sgm", "kdas", "released_code", "soft_mask"
+    ] = "kdas"
+    segmentation: Literal["bce_dice", "structure"] = "bce_dice"
+    temperature: float = Field(2.0, gt=0)
+    teacher_weight: float = Field(0.2, ge=0, description="the 0.2 of equation 8")
+    segmentation_weight: float = Field(0.8, ge=0, description="the 0.8 of equation 8")
+    kl_axis: Literal["positions", "rows"] = Field(
+        "positions", description="one distribution per image, or one per row of the map"
+    )
+    kl_reduction: Literal["sum", "mean"] = Field(
+        "sum", description="over positions; 'mean' divides by H·W (FACTS: no effect left)"
+    )
+    teacher_scale: float = Field(1.0, ge=0, description="extra factor on the teacher terms")
+
+
+class ScheduleRecipe(_Section):
+    """Epochs, optimiser, learning rate and what is done to gradients and weights."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(16, ge=1, description="over all processes together")
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    decay: Literal["constant", "cosine"] = "cosine"
+    warmup: float = Field(0.0, ge=0, lt=1, description="fraction of all steps")
+    clip: float = Field(0.5, ge=0, description="clip of each gradient value; 0 is off")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 is off")
+    scales: list[float] = Field([1.0], min_length=1, description="training sizes, times data.size")
+    scale_mode: Literal["each", "random"] = Field(
+        "each", description="one optimiser step per scale (published), or one random scale per step"
+    )
+    freeze_batch_norm_from: float = Field(
+        1.0, ge=0, le=1, description="batch-norm statistics fixed from this fraction of the epochs"
+    )
+
+
+class EngineRecipe(_Section):
+    """How the loop runs; nothing here changes what is learnt, up to rounding."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: all")
+    checkpoint_minutes: float = Field(2.0, gt=0)
+    overlay_every: int = Field(5, ge=0, description="epochs between validation overlays; 0: never")
+
+
+class TrainRecipe(_Section):
+    """`kdas-edge train` and `kdas-edge distill`."""
+
+    name: str = "run"
+    seed: int = 0
+    data: DataRecipe
+    model: ModelRecipe = ModelRecipe()
+    teacher: str | None = Field(None, description="run or checkpoint of the teacher (distill)")
+    teacher_size: int | None = Field(
+        None, ge=64, multiple_of=32, description="the teacher sees the image at this size"
+    )
+    augment: AugmentRecipe = AugmentRecipe()
+    loss: LossRecipe = LossRecipe(variant="supervised")
+    schedule: ScheduleRecipe
+    engine: EngineRecipe = EngineRecipe()
+
+    @model_validator(mode="after")
+    def _teacher_where_needed(self) -> "TrainRecipe":
+        if self.loss.variant != "supervised" and self.teacher is None:
+            raise ValueError(
+                f"loss.variant {self.loss.variant!r} needs a teacher; set teacher: RUN, "
+                "or loss.variant: supervised"
+            )
+        return self
+
+
+class CalibrationRecipe(_Section):
+    """Which frames the quantiser sees; they come from the training split, never from a test set."""
+
+    samples: int = Field(300, ge=1)
+    source: str | None = Field(None, description="folder of frames; null: the training split")
+
+
+class PtqRecipe(_Section):
+    """Post-training quantisation with NNCF."""
+
+    preset: Literal["performance", "mixed"] = "mixed"
+    model_type: Literal["transformer", "none"] = "transformer"
+    smooth_quant: float | None = Field(None, description="alpha of SmoothQuant; null: off")
+    overflow_fix: Literal["enable", "first_layer", "disable"] = "disable"
+    fast_bias_correction: bool = True
+
+
+class QuantizeRecipe(_Section):
+    """`kdas-edge quantize`: from a float run to a quantised run."""
+
+    name: str = "quantized"
+    seed: int = 0
+    data: DataRecipe
+    student: str = Field(description="the float run, or a checkpoint")
+    teacher: str | None = None
+    teacher_size: int | None = Field(None, ge=64, multiple_of=32)
+    calibration: CalibrationRecipe = CalibrationRecipe()
+    ptq: PtqRecipe = PtqRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    loss: LossRecipe = LossRecipe(variant="supervised")
+    schedule: ScheduleRecipe | None = Field(None, description="QAT; null: post-training only")
+    engine: EngineRecipe = EngineRecipe()
+    max_drop: float = Field(0.02, ge=0, le=1, description="gate: mean Dice lost on validation")
+
+    @model_validator(mode="after")
+    def _teacher_where_needed(self) -> "QuantizeRecipe":
+        if self.schedule and self.loss.variant != "supervised" and self.teacher is None:
+            raise ValueError(
+                f"loss.variant {self.loss.variant!r} needs a teacher; set teacher: RUN, "
+                "or loss.variant: supervised"
+            )
+        return self
+
+
+Recipe = TrainRecipe | QuantizeRecipe
+
+
+def load_recipe[R: Recipe](
+    kind: type[R], source: Path | dict[str, Any] | None, overrides: list[str]
+) -> R:
+    """Read, override and validate a recipe.
+
+    Args:
+        kind: `TrainRecipe` or `QuantizeRecipe`.
+        source: a YAML or JSON file, the same as a dictionary, or None for nothing but overrides.
+        overrides: `key.subkey=value`; the value is read as YAML.
+
+    Raises:
+        UserError: unreadable file, unknown key (the nearest is suggested), wrong type or range.
+    """
+    where = str(source) if isinstance(source, Path) else "recipe"
+    values = _read(source) if isinstance(source, Path) else dict(source or {})
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_first_problem(error, kind)}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.suffix == ".json":
+        values = read_json(path)
+    else:
+        try:
+            values = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise UserError(
+                f"cannot read recipe {path}: {error.strerror}; see the recipes/ folder"
+            ) from error
+        except yaml.YAMLError as error:
+            line = " ".join(str(error).split())
+            raise UserError(f"{path} is not YAML ({line}); correct the line") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no keys; a recipe is a YAML mapping, see the recipes/ folder")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {override!r} is not key=value; for example schedule.epochs=3")
+    *sections, last = key.split(".")
+    for section in sections:
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+        if not isinstance(values, dict):
+            raise UserError(f"override {override!r}: {section} has no keys below it")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        values[last] = text
+
+
+def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(kind, [str(part) for part in first["loc"][:-1]])
+        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+        return f"unknown key {key!r}; {hint}"
+    if first["type"] == "missing":
+        return f"{key!r} is missing; set it in the recipe or as {key}=VALUE"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"]) if "ctx" in first else first["msg"]
+    return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = kind.model_fields[part].annotation
+        options = getattr(annotation, "__args__", (annotation,))
+        kind = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(kind.model_fields)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the resolved recipe as YAML; `load_recipe` of it gives the same recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,1 @@
+"""Running a bundle on a device. No torch here."""

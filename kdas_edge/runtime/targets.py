@@ -1,0 +1,93 @@
+"""Targets: where a model runs, written `runtime:device[:option=value…]` (DESIGN vocabulary)."""
+
+import difflib
+from dataclasses import dataclass, field
+
+from kdas_edge.errors import UserError
+
+RUNTIMES = {
+    "openvino": ("CPU", "GPU", "NPU", "AUTO"),
+    "onnxruntime": ("CPU", "CUDA", "TensorRT", "DirectML", "CoreML", "OpenVINO"),
+    "torch": ("cpu", "cuda"),
+}
+# option name -> what a value may be; one row of data per option that a backend understands
+OPTIONS = {
+    "threads": "a whole number above 0",
+    "precision": "f32, bf16 or f16",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime, a device and its options.
+
+    Attributes:
+        runtime: `openvino`, `onnxruntime` or `torch`.
+        device: as that runtime names it, e.g. `CPU`, `GPU.1`, `CUDA`, `cpu`.
+        options: e.g. `{"threads": "1", "precision": "bf16"}`.
+    """
+
+    runtime: str
+    device: str
+    options: dict[str, str] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        return ":".join(
+            [self.runtime, self.device, *(f"{key}={value}" for key, value in self.options.items())]
+        )
+
+    @property
+    def threads(self) -> int | None:
+        """Number of CPU threads asked for, or None for the runtime's own choice."""
+        value = self.options.get("threads")
+        return int(value) if value is not None else None
+
+
+def parse_target(text: str) -> Target:
+    """Read a target such as `openvino:CPU:threads=1`.
+
+    Raises:
+        UserError: unknown runtime, device or option; the nearest known word is suggested.
+    """
+    runtime, _, rest = text.strip().partition(":")
+    if runtime not in RUNTIMES:
+        raise UserError(
+            f"target {text!r}: unknown runtime {runtime!r}{_nearest(runtime, RUNTIMES)}; "
+            f"known: {', '.join(RUNTIMES)}"
+        )
+    device, *pairs = rest.split(":") if rest else [""]
+    known = RUNTIMES[runtime]
+    if device.split(".")[0] not in known:
+        raise UserError(
+            f"target {text!r}: {runtime} has no device {device!r}{_nearest(device, known)}; "
+            f"known: {', '.join(known)}"
+        )
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if key not in OPTIONS:
+            raise UserError(
+                f"target {text!r}: unknown option {key!r}{_nearest(key, OPTIONS)}; "
+                f"known: {', '.join(OPTIONS)}"
+            )
+        good = {
+            "threads": value.isdigit() and int(value) > 0,
+            "precision": value in ("f32", "bf16", "f16"),
+        }[key]
+        if not equals or not good:
+            raise UserError(f"target {text!r}: option {key} takes {OPTIONS[key]}, not {value!r}")
+        options[key] = value
+    return Target(runtime, device, options)
+
+
+def parse_targets(text: str) -> list[Target]:
+    """Read a comma-separated list of targets."""
+    targets = [parse_target(part) for part in text.split(",") if part.strip()]
+    if not targets:
+        raise UserError("no target given; for example --targets openvino:CPU:threads=1")
+    return targets
+
+
+def _nearest(word: str, known: object) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)  # type: ignore[call-overload]
+    return f" (did you mean {close[0]!r}?)" if close else ""
