@@ -7,7 +7,7 @@ the run, so that a run says by itself what made it.
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -179,11 +179,12 @@ class QuantizeRecipe(_Section):
 
 
 Recipe = TrainRecipe | QuantizeRecipe
+_Kind = TypeVar("_Kind", TrainRecipe, QuantizeRecipe)
 
 
-def load_recipe[R: Recipe](
-    kind: type[R], source: Path | dict[str, Any] | None, overrides: list[str]
-) -> R:
+def load_recipe(
+    kind: type[_Kind], source: Path | dict[str, Any] | None, overrides: list[str]
+) -> _Kind:
     """Read, override and validate a recipe.
 
     Args:

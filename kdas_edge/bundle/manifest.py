@@ -1,0 +1,230 @@
+"""The contract between the workstation and the device, typed (DESIGN §5).
+
+A bundle is one directory. `manifest.json` names every other file with its SHA-256; nothing that is
+not named there is read. Unknown keys are refused, so that a newer schema is never half-understood.
+"""
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from kdas_edge.errors import UserError
+
+SCHEMA_VERSION = "1.0"
+FILE_NAME = "manifest.json"
+
+Precision = Literal["fp32", "fp16", "int8"]
+Format = Literal["openvino", "onnx", "torch"]
+Preset = Literal["core", "camera"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _inside(path: str) -> str:
+    """Refuse a path that could leave the bundle: absolute, `..`, backslash or drive."""
+    pure = PurePosixPath(path)
+    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path:
+        raise ValueError(f"path {path!r} leaves the bundle")
+    return path
+
+
+class FileRecord(_Record):
+    """What a file must be: its size in bytes and SHA-256 (64 hexadecimal digits)."""
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Normalisation(_Record):
+    """`(x / 255 - mean) / std` per RGB channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class InputContract(_Record):
+    """What a model file expects.
+
+    `core`: (1, 3, S, S) float32 RGB, already resized and normalised.
+    `camera`: (1, H, W, 3) uint8 BGR of any height and width (-1 in `shape`).
+    """
+
+    name: str
+    shape: tuple[int, int, int, int]
+    layout: Literal["NCHW", "NHWC"]
+    dtype: Literal["float32", "uint8"]
+    color: Literal["RGB", "BGR"]
+    normalised: bool
+    resize: str = Field(description="who resizes, with which filter")
+
+
+class OutputContract(_Record):
+    """(1, 2, S, S) float32 probabilities that add up to 1; an arg-max gives the mask."""
+
+    name: str = "probabilities"
+    shape: tuple[int, int, int, int]
+    channels: tuple[str, str] = ("background", "polyp")
+
+
+class ModelFile(_Record):
+    """One loadable model.
+
+    Attributes:
+        path: of the `.xml`, `.onnx` or `.safetensors` file, relative to the bundle; the weights
+            of an `.xml` are the `.bin` beside it.
+        metadata: the very strings written into the file (`rt_info/model_info`, `metadata_props`,
+            safetensors header).
+    """
+
+    precision: Precision
+    format: Format
+    preset: Preset
+    path: str
+    opset: int | None = None
+    metadata: dict[str, str] = {}
+
+    _path_inside = field_validator("path")(_inside)
+
+
+class Golden(_Record):
+    """A frame with the probabilities that the float torch and fake-quantised models gave.
+
+    Attributes:
+        frame: PNG, RGB, any size.
+        expected: per precision an `.npy` file, (S, S) float32 polyp probabilities.
+    """
+
+    frame: str
+    expected: dict[Precision, str]
+
+    _frame_inside = field_validator("frame")(_inside)
+
+    @field_validator("expected")
+    @classmethod
+    def _expected_inside(cls, value: dict[Precision, str]) -> dict[Precision, str]:
+        for path in value.values():
+            _inside(path)
+        return value
+
+
+class Tolerance(_Record):
+    """Largest allowed differences between a runtime and the golden vectors.
+
+    Attributes:
+        probability: largest absolute difference of any pixel (fp32).
+        disagreement: fraction of mask pixels that may differ, mean over the frames.
+    """
+
+    probability: float
+    disagreement: float
+
+
+class AccuracyRecord(_Record):
+    """A measured accuracy; metrics are means over the images of the data set."""
+
+    dataset: str
+    protocol: Literal["paper", "deploy"]
+    precision: Precision
+    runtime: str
+    images: int
+    metrics: dict[str, float]
+
+
+class Provenance(_Record):
+    """What made the bundle."""
+
+    created: str
+    code_version: str
+    packages: dict[str, str]
+    recipe: dict[str, Any]
+    data_split_sha256: str | None = None
+    parameters: int
+    multiply_accumulates: int = Field(description="of the float network at `size`")
+    notes: dict[str, Any] = {}
+
+
+class Manifest(_Record):
+    """Everything a host must know about a bundle; see the fields."""
+
+    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    name: str
+    disclaimer: str = "Research software. No regulatory clearance. Not for clinical use."
+    size: int = Field(description="side S of the network's square input, in pixels")
+    threshold: float = Field(0.5, description="polyp where the probability is above this")
+    classes: tuple[str, str] = ("background", "polyp")
+    normalisation: Normalisation
+    inputs: dict[Preset, InputContract]
+    output: OutputContract
+    models: list[ModelFile]
+    golden: list[Golden] = []
+    tolerances: dict[Precision, Tolerance] = {}
+    accuracy: list[AccuracyRecord] = []
+    provenance: Provenance
+    files: dict[str, FileRecord]
+
+    @field_validator("files")
+    @classmethod
+    def _files_inside(cls, value: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        for path in value:
+            _inside(path)
+        return value
+
+
+def parse_manifest(text: str, source: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        UserError: not JSON, another schema version, an unknown or missing key, an unsafe path.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{source} is not JSON ({error}); export the bundle again") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{source} is not a manifest; export the bundle again")
+    version = values.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{source} has schema version {version!r}, this kdas-edge reads {SCHEMA_VERSION!r}; "
+            "install the kdas-edge version that wrote it"
+        )
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{source}: {key}: {first['msg']}; export the bundle again") from None
+
+
+def model_metadata(
+    preset: Preset, precision: Precision, normalisation: Normalisation, threshold: float, size: int
+) -> dict[str, str]:
+    """The one metadata object that every writer embeds (OpenVINO Model API's key names).
+
+    The values are for the host that prepares the input: a `camera` graph prepares it itself, so
+    that its mean is 0, its scale 1 and its channels are not swapped.
+    """
+    host_prepares = preset == "core"
+    mean = [round(255 * value, 4) for value in normalisation.mean] if host_prepares else [0.0] * 3
+    scale = [round(255 * value, 4) for value in normalisation.std] if host_prepares else [1.0] * 3
+    return {
+        "model_type": "Segmentation",
+        "task_type": "segmentation",
+        "labels": "background polyp",
+        "mean_values": " ".join(str(value) for value in mean),
+        "scale_values": " ".join(str(value) for value in scale),
+        "reverse_input_channels": str(host_prepares),
+        "resize_type": "standard",
+        "orig_width": str(size),
+        "orig_height": str(size),
+        "soft_threshold": str(threshold),
+        "blur_strength": "-1",
+        "return_soft_prediction": "True",
+        "kdas_edge_preset": preset,
+        "kdas_edge_precision": precision,
+        "kdas_edge_schema": SCHEMA_VERSION,
+    }
