@@ -1,0 +1,149 @@
+"""The whole training set, decoded and resized once, resident in memory (on the GPU if there is one).
+
+1450 images at 352×352 are 540 MB of uint8: less than a loader's worth of trouble, and no step ever
+waits for a file.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdas_edge.console import progress
+from kdas_edge.data.layout import (
+    ImageSet,
+    Pair,
+    list_images,
+    read_image,
+    read_pair,
+    resize_image,
+    resize_mask,
+    training_set,
+)
+from kdas_edge.data.splits import Split, validation_split
+from kdas_edge.errors import UserError
+from kdas_edge.recipe import DataRecipe
+
+
+@dataclass(frozen=True)
+class ResidentSet:
+    """Images and masks of one size in memory.
+
+    Attributes:
+        images: (N, 3, S, S) uint8 RGB.
+        masks: (N, 1, S, S) uint8, 0 or 1; all zero where `labelled` is false.
+        labelled: (N,) bool; false for frames that have no ground truth.
+        names: N stems.
+    """
+
+    images: Tensor
+    masks: Tensor
+    labelled: Tensor
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device | str) -> "ResidentSet":
+        """Return the same set with its tensors on `device`."""
+        return replace(
+            self,
+            images=self.images.to(device),
+            masks=self.masks.to(device),
+            labelled=self.labelled.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The training and validation images of a run, and the split that made them."""
+
+    train: ResidentSet
+    validation: ResidentSet
+    split: Split
+    source: ImageSet
+
+
+def load_training_data(recipe: DataRecipe, size: int | None = None) -> TrainingData:
+    """Find, split, decode and resize the training set of a recipe.
+
+    Args:
+        recipe: the `data` section; its `root` is resolved against the working directory.
+        size: side of the resident images in pixels; the recipe's own by default. Larger when the
+            teacher looks at larger images than the student.
+
+    Raises:
+        UserError: anything wrong with the folder or a file, named.
+    """
+    source = training_set(Path(recipe.root))
+    if recipe.limit is not None:
+        # spread over the set: the first files of a sorted folder are often one video
+        step = max(1, len(source.pairs) // recipe.limit)
+        source = replace(source, pairs=source.pairs[::step][: recipe.limit])
+    split = validation_split(source, recipe.validation, recipe.split_seed)
+    by_name = {pair.name: pair for pair in source.pairs}
+    size = size or recipe.size
+    pairs = [by_name[name] for name in (*split.train, *split.validation)]
+    if recipe.unlabelled is not None:
+        frames = list_images(Path(recipe.unlabelled))
+        extra = [Pair(f"unlabelled/{path.stem}", path, None) for path in frames]
+        pairs = [*pairs[: len(split.train)], *extra, *pairs[len(split.train) :]]
+    resident = load_pairs(pairs, size)
+    cut = len(pairs) - len(split.validation)
+    if cut == 0:
+        raise UserError(f"{recipe.root}: no training image is left; lower data.validation")
+    return TrainingData(
+        train=_slice(resident, slice(0, cut)),
+        validation=_slice(resident, slice(cut, None)),
+        split=split,
+        source=source,
+    )
+
+
+def load_pairs(pairs: Sequence[Pair], size: int) -> ResidentSet:
+    """Decode and resize pairs with the threads of this machine (PIL releases the interpreter).
+
+    Raises:
+        UserError: an unreadable file, or a mask of another size than its image.
+    """
+    images = torch.empty(len(pairs), 3, size, size, dtype=torch.uint8)
+    masks = torch.zeros(len(pairs), 1, size, size, dtype=torch.uint8)
+
+    def load(index: int) -> None:
+        pair = pairs[index]
+        if pair.mask is None:
+            image, mask = read_image(pair.image), None
+        else:
+            image, mask = read_pair(pair)
+        small = np.ascontiguousarray(resize_image(image, size, size).transpose(2, 0, 1))
+        images[index] = torch.from_numpy(small)
+        if mask is not None:
+            masks[index, 0] = torch.from_numpy(resize_mask(mask, size, size))
+
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress(len(pairs), "reading images") as advance,
+    ):
+        try:
+            for _ in pool.map(load, range(len(pairs))):
+                advance()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return ResidentSet(
+        images=images,
+        masks=masks,
+        labelled=torch.tensor([pair.mask is not None for pair in pairs], dtype=torch.bool),
+        names=tuple(pair.name for pair in pairs),
+    )
+
+
+def _slice(whole: ResidentSet, part: slice) -> ResidentSet:
+    return ResidentSet(
+        whole.images[part], whole.masks[part], whole.labelled[part], whole.names[part]
+    )

@@ -1,0 +1,256 @@
+"""Run directories: everything that made a model and everything that was measured on the way.
+
+    runs/<name>/
+      recipe.yaml environment.json split.json run.json
+      log.txt metrics.csv metrics.jsonl tensorboard/
+      checkpoints/last.safetensors  what resumes      checkpoints/best.safetensors  what counts
+      overlays/
+"""
+
+import csv
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdas_edge import __version__
+from kdas_edge.console import info
+from kdas_edge.errors import UserError
+from kdas_edge.files import check_output_directory, read_json, write_json, write_text_atomic
+from kdas_edge.recipe import QuantizeRecipe, Recipe, TrainRecipe, dump_recipe, load_recipe
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning-fabric",
+    "safetensors",
+    "numpy",
+    "pillow",
+    "nncf",
+    "openvino",
+    "onnx",
+    "onnxruntime",
+)
+
+
+class Run:
+    """One run directory.
+
+    Attributes:
+        path: the directory.
+        writes: false in all but the first process of a distributed run; those write nothing.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path = path
+        self.writes = writes
+        self._tensorboard: Any = None
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        recipe: Recipe,
+        resume: bool = False,
+        overwrite: bool = False,
+        kind: str = "train",
+    ) -> "Run":
+        """Make `root/<recipe.name>`, or open it to go on.
+
+        Args:
+            root: folder of all runs.
+            recipe: the resolved recipe; it is written into the run.
+            resume: go on with a run that stopped. Its recipe must be the same.
+            overwrite: throw an existing run away.
+            kind: the verb that makes the run.
+
+        Raises:
+            UserError: the run exists (or does not, for resume), has another recipe, or the folder
+                cannot be written.
+        """
+        if Path(recipe.name).name != recipe.name or recipe.name in ("", ".", ".."):
+            raise UserError(f"name {recipe.name!r} is not a folder name; use letters and digits")
+        path = root / recipe.name
+        run = cls(path, writes=int(os.environ.get("RANK", "0")) == 0)
+        if not run.writes:
+            return run
+        if resume and (path / "recipe.yaml").exists():
+            before = yaml.safe_load((path / "recipe.yaml").read_text())
+            now = yaml.safe_load(dump_recipe(recipe))
+            different = _differences(before, now)
+            if different:
+                raise UserError(
+                    f"{path} was made with another recipe ({different[0]}); "
+                    "resume with the same recipe, or choose another name"
+                )
+            run.log(f"resumed {_now()}")
+            return run
+        check_output_directory(path, overwrite)
+        try:
+            if path.exists():
+                shutil.rmtree(path)
+            for folder in ("checkpoints", "overlays"):
+                (path / folder).mkdir(parents=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {path}: {error.strerror}; choose a folder that can be written"
+            ) from error
+        write_text_atomic(path / "recipe.yaml", dump_recipe(recipe))
+        write_json(path / "environment.json", environment())
+        write_json(path / "run.json", {"kind": kind, "status": "running", "started": _now()})
+        run.log(f"created {_now()} by {' '.join(sys.argv)}")
+        return run
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The full state of the training: network, optimiser, step."""
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The network of the best epoch on the validation split."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    def state(self) -> dict[str, Any]:
+        """Return `run.json`: kind, status, times and the result."""
+        state: dict[str, Any] = read_json(self.path / "run.json")
+        return state
+
+    def update(self, **values: Any) -> None:
+        """Add keys to `run.json`."""
+        if self.writes:
+            write_json(self.path / "run.json", {**self.state(), **values})
+
+    def log(self, message: str) -> None:
+        """Print a line and keep it in `log.txt`."""
+        if not self.writes:
+            return
+        info(message)
+        with (self.path / "log.txt").open("a") as file:
+            file.write(message + "\n")
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Append an epoch's numbers to metrics.jsonl, metrics.csv and TensorBoard.
+
+        Args:
+            row: holds `epoch` and `step`; the rest are numbers.
+        """
+        if not self.writes:
+            return
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self._write_csv(self.history())
+        if self._tensorboard is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tensorboard = SummaryWriter(
+                str(self.path / "tensorboard"), purge_step=int(row["step"])
+            )
+        for key, value in row.items():
+            if key not in ("epoch", "step"):
+                self._tensorboard.add_scalar(key, value, row["step"])
+        self._tensorboard.flush()
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the rows recorded so far, one per epoch."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def rewind(self, step: int) -> None:
+        """Forget rows after `step`: the run resumes there and will record them again."""
+        if self.writes:
+            rows = [row for row in self.history() if row["step"] <= step]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            write_text_atomic(self.path / "metrics.jsonl", text)
+            self._write_csv(rows)
+
+    def _write_csv(self, rows: list[dict[str, Any]]) -> None:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        with (self.path / "metrics.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def open_run(path: Path) -> tuple[Run, Recipe]:
+    """Open a finished or stopped run and its recipe.
+
+    Raises:
+        UserError: not a run directory.
+    """
+    if not (path / "run.json").is_file() or not (path / "recipe.yaml").is_file():
+        raise UserError(f"{path} is not a run directory; name one that train or distill made")
+    run = Run(path)
+    quantized = run.state().get("kind") == "quantize"
+    recipe = load_recipe(QuantizeRecipe if quantized else TrainRecipe, path / "recipe.yaml", [])
+    return run, recipe
+
+
+def environment() -> dict[str, Any]:
+    """Return what a result depends on: code version, packages, Python, processor."""
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "kdas_edge": __version__,
+        "commit": code_version(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "packages": packages,
+    }
+
+
+def code_version() -> str:
+    """Return the version, with the git commit when the package is a checkout."""
+    folder = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+{answer.stdout.strip()}"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+    """List the keys that differ, except `engine`, which changes how and not what is learnt."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for key in dict.fromkeys([*before, *now]):
+            if not prefix and key == "engine":
+                continue
+            found += _differences(before.get(key), now.get(key), f"{prefix}{key}.")
+        return found
+    return [] if before == now else [f"{prefix[:-1]}: {before!r}, now {now!r}"]
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
