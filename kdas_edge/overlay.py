@@ -30,8 +30,6 @@ def draw_contours(
     canvas = np.ascontiguousarray(image).copy()
     if thickness is None:
         thickness = max(1, round(max(image.shape[:2]) / 200))
-    contours, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, contours, -1, color, thickness, cv2.LINE_AA)
     return canvas

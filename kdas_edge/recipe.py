@@ -16,7 +16,6 @@ from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
 
 
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
@@ -28,7 +27,7 @@ class DataRecipe(_Section):
     size: int = Field(352, ge=64, le=2048, multiple_of=32, description="side in pixels")
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the training images")
     split_seed: int = Field(0, description="seed of the split; apart from the training seed")
-    limit: int | None = Field(None, ge=4, description="use only the first N training pairs (a trial)")
+    limit: int | None = Field(None, ge=4, description="a trial: use only N of the pairs")
     unlabelled: str | None = Field(None, description="folder of images without masks")
 
 
@@ -219,7 +218,7 @@ def _read(path: Path) -> dict[str, Any]:
             line = " ".join(str(error).split())
             raise UserError(f"{path} is not YAML ({line}); correct the line") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} holds no keys; a recipe is a YAML mapping, see the recipes/ folder")
+        raise UserError(f"{path} holds no keys; a recipe is a YAML mapping, see recipes/")
     return values
 
 

@@ -1,10 +1,10 @@
 """Run directories: everything that made a model and everything that was measured on the way.
 
-    runs/<name>/
-      recipe.yaml environment.json split.json run.json
-      log.txt metrics.csv metrics.jsonl tensorboard/
-      checkpoints/last.safetensors  what resumes      checkpoints/best.safetensors  what counts
-      overlays/
+runs/<name>/
+  recipe.yaml environment.json split.json run.json
+  log.txt metrics.csv metrics.jsonl tensorboard/
+  checkpoints/last.safetensors  what resumes      checkpoints/best.safetensors  what counts
+  overlays/
 """
 
 import csv
@@ -216,7 +216,9 @@ def environment() -> dict[str, Any]:
 
 def code_version() -> str:
     """Return the version, with the git commit when the package is a checkout."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists():
+        return __version__
     try:
         answer = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--dirty"],

@@ -1,4 +1,4 @@
-"""The whole training set, decoded and resized once, resident in memory (on the GPU if there is one).
+"""The whole training set, decoded and resized once, resident in memory (on a GPU if there is one).
 
 1450 images at 352×352 are 540 MB of uint8: less than a loader's worth of trouble, and no step ever
 waits for a file.

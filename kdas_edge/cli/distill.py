@@ -1,0 +1,62 @@
+"""`kdas-edge distill`: a student learns from a teacher with KDAS."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdas_edge.cli.train import (
+    DataOption,
+    JsonOption,
+    NameOption,
+    OutOption,
+    Overrides,
+    OverwriteOption,
+    RecipeOption,
+    ResumeOption,
+    run_recipe,
+)
+
+
+def distill(
+    overrides: Overrides = None,
+    recipe: RecipeOption = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="Run or checkpoint of the teacher.")
+    ] = None,
+    data: DataOption = None,
+    name: NameOption = None,
+    out: OutOption = Path("runs"),
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Distil a student from a trained teacher with KDAS (ICME 2024).
+
+    Examples:
+
+        kdas-edge distill --recipe recipes/student_mnv2_256.yaml --teacher runs/teacher --data DATA
+
+        kdas-edge distill --teacher runs/teacher data.root=DATA loss.variant=kl loss.temperature=4
+
+        torchrun --nproc-per-node 4 -m kdas_edge distill --recipe RECIPE --teacher RUN --data DATA
+    """
+    from kdas_edge.errors import UserError
+
+    values = [
+        *(overrides or []),
+        *([f"teacher={teacher}"] if teacher else []),
+        *([f"data.root={data}"] if data else []),
+        *([f"name={name}"] if name else []),
+    ]
+    given = {value.partition("=")[0] for value in values}
+    if recipe is None:
+        if "teacher" not in given:
+            raise UserError("distill needs a teacher; add --teacher RUN")
+        # without a recipe the method of the paper is meant
+        values = [
+            *([] if "loss.variant" in given else ["loss.variant=kdas"]),
+            *([] if "name" in given else ["name=student"]),
+            *values,
+        ]
+    run_recipe(recipe, values, out, resume, overwrite, json)

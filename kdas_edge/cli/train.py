@@ -1,0 +1,93 @@
+"""`kdas-edge train`: one network, supervised."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RecipeOption = Annotated[
+    Path | None, typer.Option("--recipe", "-r", help="YAML recipe; see the recipes/ folder.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Recipe values as key=value.", metavar="[KEY=VALUE]...")
+]
+DataOption = Annotated[str | None, typer.Option("--data", help="Same as data.root=DIR.")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Same as name=NAME.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of all runs.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the result here.")]
+
+
+def train(
+    overrides: Overrides = None,
+    recipe: RecipeOption = None,
+    data: DataOption = None,
+    name: NameOption = None,
+    out: OutOption = Path("runs"),
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Train one network with ground truth only, for example a teacher.
+
+    Examples:
+
+        kdas-edge train --recipe recipes/teacher_effb0_256.yaml --data DATA
+
+        kdas-edge train data.root=DATA model.backbone=mobilenetv2_100 schedule.epochs=10
+
+        kdas-edge train --recipe recipes/teacher_effb0_256.yaml --data DATA --resume
+
+        torchrun --nproc-per-node 4 -m kdas_edge train --recipe RECIPE --data DATA
+    """
+    from kdas_edge.errors import UserError
+
+    values = [
+        *(overrides or []),
+        *([f"data.root={data}"] if data else []),
+        *([f"name={name}"] if name else []),
+    ]
+    if any(value.startswith("teacher=") for value in values):
+        raise UserError("train is supervised and takes no teacher; use `kdas-edge distill`")
+    run_recipe(recipe, values, out, resume, overwrite, json)
+
+
+def run_recipe(
+    recipe: Path | None,
+    values: list[str],
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    json: Path | None,
+) -> dict[str, Any]:
+    """Resolve a training recipe, run it and print the result; shared by train and distill."""
+    from kdas_edge.console import table
+    from kdas_edge.distill.training import run_training
+    from kdas_edge.files import write_json
+    from kdas_edge.recipe import TrainRecipe, load_recipe
+
+    resolved = load_recipe(TrainRecipe, recipe, values)
+    summary = run_training(resolved, out, resume, overwrite)
+    table(
+        f"{summary['run']} (Dice: deploy protocol, validation split)",
+        ["best epoch", "Dice", "M parameters", "G MACs", "minutes"],
+        [
+            [
+                summary["best_epoch"],
+                f"{summary['best_validation_dice']:.4f}",
+                f"{summary['parameters'] / 1e6:.2f}",
+                f"{summary['multiply_accumulates'] / 1e9:.2f}",
+                f"{summary['seconds'] / 60:.1f}",
+            ]
+        ],
+    )
+    if json is not None:
+        write_json(json, summary)
+    run, root = summary["run"], resolved.data.root
+    print(f"next: kdas-edge eval {run} --data {root}")
+    if resolved.teacher is None:
+        print(f"      kdas-edge distill --teacher {run} --data {root}")
+    else:
+        print(f"      kdas-edge quantize --student {run} --data {root}")
+    return summary

@@ -1,0 +1,89 @@
+"""From a recipe to a finished run: what `kdas-edge train` and `kdas-edge distill` do."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdas_edge.data.dataset import load_training_data
+from kdas_edge.data.splits import write_split
+from kdas_edge.distill.engine import derive_seed, fit
+from kdas_edge.files import check_output_directory
+from kdas_edge.models.checkpoints import load_network
+from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters
+from kdas_edge.recipe import TrainRecipe
+from kdas_edge.run import Run
+
+
+def run_training(
+    recipe: TrainRecipe, out: Path, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Train or distil one network.
+
+    Args:
+        recipe: the resolved recipe; `teacher` is set for distillation.
+        out: the folder of runs; the run is `out/<recipe.name>`.
+        resume: go on with a stopped run.
+        overwrite: replace an existing run.
+
+    Returns:
+        A summary: run, best epoch and Dice on the validation split, parameters,
+        multiply-accumulates, seconds.
+
+    Raises:
+        UserError: anything wrong with the recipe, the data, a checkpoint or the output folder.
+    """
+    # everything a person can have got wrong is found before the run exists
+    if not resume:
+        check_output_directory(out / recipe.name, overwrite)
+    torch.manual_seed(derive_seed(recipe.seed))
+    student, architecture = build(recipe.model, recipe.data.size)
+    teacher = teacher_architecture = None
+    if recipe.teacher is not None:
+        teacher, teacher_architecture = load_network(Path(recipe.teacher))
+    data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
+
+    run = Run.create(
+        out, recipe, resume, overwrite, "train" if recipe.teacher is None else "distill"
+    )
+    if run.writes:
+        write_split(run.path / "split.json", data.split, data.source)
+    cost = describe("student" if teacher else "network", student, architecture, recipe.data.size)
+    run.log(cost.pop("line"))
+    if teacher is not None and teacher_architecture is not None:
+        size = recipe.teacher_size or recipe.data.size
+        run.log(describe("teacher", teacher, teacher_architecture, size)["line"])
+    run.log(
+        f"data: {len(data.train)} training and {len(data.validation)} validation images, "
+        f"split {data.split.sha256[:12]}"
+    )
+    result = fit(recipe, student, architecture, data, run, teacher, teacher_architecture)
+    return {
+        "run": str(run.path),
+        "kind": "train" if recipe.teacher is None else "distill",
+        "best_epoch": result.best_epoch,
+        "best_validation_dice": result.best_dice,
+        "seconds": result.seconds,
+        **cost,
+        "history": result.history,
+    }
+
+
+def describe(
+    role: str, network: torch.nn.Module, architecture: Architecture, size: int
+) -> dict[str, Any]:
+    """Count a network's parameters and multiply-accumulates for one image at `size`×`size`.
+
+    Returns:
+        `parameters`, `multiply_accumulates`, and both in words as `line`.
+    """
+    count, cost = parameters(network), multiply_accumulates(network, size)
+    return {
+        "parameters": count,
+        "multiply_accumulates": cost,
+        "line": (
+            f"{role}: Polyp-PVT on {architecture.backbone}, width {architecture.width}, "
+            f"{count / 1e6:.2f} M parameters, {cost / 1e9:.2f} G multiply-accumulates "
+            f"at {size}×{size}"
+        ),
+    }
