@@ -6,13 +6,13 @@ not named there is read. Unknown keys are refused, so that a newer schema is nev
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kdas_edge.errors import UserError
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION: Final = "1.0"
 FILE_NAME = "manifest.json"
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -153,8 +153,10 @@ class Manifest(_Record):
     schema_version: Literal["1.0"] = SCHEMA_VERSION
     name: str
     disclaimer: str = "Research software. No regulatory clearance. Not for clinical use."
-    size: int = Field(description="side S of the network's square input, in pixels")
-    threshold: float = Field(0.5, description="polyp where the probability is above this")
+    size: int = Field(gt=0, description="side S of the network's square input, in pixels")
+    threshold: float = Field(
+        0.5, ge=0, le=1, description="polyp where the probability is above this"
+    )
     classes: tuple[str, str] = ("background", "polyp")
     normalisation: Normalisation
     inputs: dict[Preset, InputContract]
@@ -182,7 +184,7 @@ def parse_manifest(text: str, source: Path) -> Manifest:
     """
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{source} is not JSON ({error}); export the bundle again") from None
     if not isinstance(values, dict):
         raise UserError(f"{source} is not a manifest; export the bundle again")
@@ -190,7 +192,7 @@ def parse_manifest(text: str, source: Path) -> Manifest:
     if version != SCHEMA_VERSION:
         raise UserError(
             f"{source} has schema version {version!r}, this kdas-edge reads {SCHEMA_VERSION!r}; "
-            "install the kdas-edge version that wrote it"
+            f"install {_writer(values)}"
         )
     try:
         return Manifest.model_validate(values)
@@ -198,6 +200,15 @@ def parse_manifest(text: str, source: Path) -> Manifest:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{source}: {key}: {first['msg']}; export the bundle again") from None
+
+
+def _writer(values: dict[str, Any]) -> str:
+    """The version to install, if a manifest of an unknown schema still tells it."""
+    provenance = values.get("provenance")
+    version = provenance.get("code_version") if isinstance(provenance, dict) else None
+    if not isinstance(version, str):
+        return "the kdas-edge version that wrote it"
+    return f"kdas-edge {version!r}, which wrote it, or export the bundle again"
 
 
 def model_metadata(

@@ -1,0 +1,89 @@
+"""PyTorch: the reference on the workstation. Eager, channels as trained, no TF32.
+
+This is the one file of the device wing that needs torch; it is imported only for a torch target.
+"""
+
+import contextlib
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdas_edge.bundle.manifest import ModelFile
+from kdas_edge.bundle.reader import Bundle
+from kdas_edge.errors import UserError
+from kdas_edge.runtime.targets import Target
+
+_DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
+
+
+def devices() -> list[str]:
+    """`cpu`, and `cuda`, `cuda.1` … where torch can use them."""
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        found += ["cuda"] + [f"cuda.{index}" for index in range(1, torch.cuda.device_count())]
+    return found
+
+
+def open_model(bundle: Bundle, model: ModelFile, target: Target) -> "TorchBackend":
+    """Load the float network of a bundle; see `backends.open_backend`."""
+    return TorchBackend(bundle, model, target)
+
+
+class TorchBackend:
+    """The trained network in eager mode; see `Backend`."""
+
+    def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
+        # the workstation wing; a bundle with a torch file is opened where it was trained
+        from kdas_edge.models.checkpoints import load_network
+
+        if target.threads is not None and not target.device.startswith("cpu"):
+            raise UserError(f"target {target}: option threads is for torch:cpu; remove it")
+        path = bundle.file(model.path)
+        self._device = torch.device(target.device.replace(".", ":"))
+        self._threads = target.threads or torch.get_num_threads()
+        precision = target.options.get("precision", "f32")
+        self._autocast = _DTYPES.get(precision)
+        start = time.perf_counter()
+        network, _ = load_network(path)
+        self._network: torch.nn.Module | None = network.eval().to(self._device)
+        self.load_seconds = time.perf_counter() - start
+        on_gpu = self._device.type == "cuda"
+        self.effective: dict[str, object] = {
+            "runtime": f"torch {torch.__version__}",
+            "precision": precision,
+            "threads": self._threads,
+            "streams": 1,
+            "hint": "eager",
+            "devices": [str(self._device)],
+            "device": torch.cuda.get_device_name(self._device) if on_gpu else "CPU",
+        }
+
+    def infer(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Run once; see `Backend.infer`."""
+        if self._network is None:
+            raise RuntimeError("the backend is closed")
+        # The thread count belongs to the process, and another backend may have changed it.
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        with torch.inference_mode(), _full_precision(), self._cast():
+            z1, z2 = self._network(torch.from_numpy(x).to(self._device))
+            polyp = torch.sigmoid(z1.float() + z2.float())
+        # (1, 1, S, S) -> (1, 2, S, S); the copy to the host waits for the GPU
+        output: NDArray[np.float32] = torch.cat([1 - polyp, polyp], dim=1).cpu().numpy()
+        return output
+
+    def close(self) -> None:
+        """Free the model; see `Backend.close`."""
+        self._network = None
+
+    def _cast(self) -> contextlib.AbstractContextManager[object]:
+        if self._autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=self._autocast)
+
+
+def _full_precision() -> contextlib.AbstractContextManager[object]:
+    # cuDNN convolutions use TF32 by default, which is not the fp32 that a table would claim
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False)
