@@ -1,0 +1,152 @@
+"""The machine behind a number: processor, features, packages, threads, load. Imports no runtime."""
+
+import importlib.metadata
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+# packages that decide a latency or an accuracy
+PACKAGES = (
+    "kdas-edge",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "openvino",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "pysodmetrics",
+    "torch",
+    "torchvision",
+    "timm",
+    "nncf",
+    "torchao",
+    "onnx",
+)
+# feature -> the flag words of /proc/cpuinfo that mean it (x86, Arm)
+CPU_FEATURES = {
+    "avx2": ("avx2",),
+    "avx512": ("avx512f",),
+    "vnni": ("avx512_vnni", "avx_vnni"),
+    "amx_int8": ("amx_int8",),
+    "amx_bf16": ("amx_bf16",),
+    "avx512_bf16": ("avx512_bf16",),
+    "arm_dotprod": ("asimddp",),
+    "arm_i8mm": ("i8mm",),
+    "arm_bf16": ("bf16",),
+}
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "KMP_AFFINITY",
+    "KMP_BLOCKTIME",
+    "TBB_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+)
+
+
+def describe() -> dict[str, Any]:
+    """Describe this machine and process for a result file.
+
+    Returns:
+        A JSON object; what the operating system does not tell is None. It holds no user name and
+        no host name, so that a result can be published.
+    """
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "cpu": cpu_name(),
+        "cpu_features": cpu_features(),
+        "cpus_logical": os.cpu_count(),
+        "cpus_usable": usable_cpus(),
+        "memory_gib": _memory_gib(),
+        "governor": governor(),
+        "load_average": load_average(),
+        "thread_environment": thread_environment(),
+        "packages": packages(),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Versions of the installed packages among `PACKAGES`, from their metadata, unimported."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's own name, or the architecture where the system does not tell."""
+    for line in _cpuinfo():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "Hardware"):
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_features(lines: list[str] | None = None) -> dict[str, bool | None]:
+    """Features that decide the speed of int8 and bf16; None where the system does not tell.
+
+    Args:
+        lines: of a `/proc/cpuinfo`; this machine's by default.
+    """
+    words: set[str] = set()
+    for line in _cpuinfo() if lines is None else lines:
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            words.update(value.split())
+    return {
+        name: bool(words.intersection(flags)) if words else None
+        for name, flags in CPU_FEATURES.items()
+    }
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use; a container may have fewer than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def governor() -> str | None:
+    """The frequency governor of the first CPU, e.g. `performance`; None where there is none."""
+    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+def load_average() -> list[float] | None:
+    """Runnable processes over 1, 5 and 15 minutes; above the number of CPUs, latencies suffer."""
+    try:
+        return [round(value, 2) for value in os.getloadavg()]
+    except (OSError, AttributeError):
+        return None
+
+
+def thread_environment() -> dict[str, str]:
+    """The environment variables that change how many threads a runtime uses, as they are set."""
+    return {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+
+
+def _memory_gib() -> float | None:
+    for line in (_read("/proc/meminfo") or "").splitlines():
+        if line.startswith("MemTotal:"):
+            return round(int(line.split()[1]) / 2**20, 1)
+    return None
+
+
+def _cpuinfo() -> list[str]:
+    return (_read("/proc/cpuinfo") or "").splitlines()
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,56 @@
+"""The `deploy` protocol: what the device does. A fixed threshold, no stretching, all frames count.
+
+On a frame without a polyp Dice and IoU are 1 when nothing is predicted and 0 otherwise, and a
+frame with any predicted pixel is a false-positive frame.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+METRICS = ("Dice", "IoU", "sensitivity", "precision", "specificity")
+# share of polyp-free frames on which something is marked, and of polyp frames on which nothing is
+FRAME_METRICS = ("false_positive_frame", "missed_frame")
+
+
+def score(
+    probability: NDArray[Any], mask: NDArray[np.bool_], threshold: float = 0.5
+) -> dict[str, float | None]:
+    """Score one probability map against its mask.
+
+    Args:
+        probability: (H, W), float in 0…1, or uint8 in 0…255.
+        mask: (H, W) bool, True on polyp.
+        threshold: a pixel is polyp where its probability is above this, 0…1.
+
+    Returns:
+        `Dice`, `IoU`, `sensitivity` (recall), `precision`, `specificity` of the pixels in 0…1;
+        `false_positive_frame` (1 or 0, polyp-free frames only) and `missed_frame` (1 or 0, frames
+        with a polyp only). A quotient with nothing to divide by is None: sensitivity without a
+        polyp, precision without a prediction, specificity without background.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    if probability.shape != mask.shape:
+        raise ValueError(f"map {probability.shape} and mask {mask.shape} differ in shape")
+    limit = threshold * 255 if probability.dtype == np.uint8 else threshold
+    return score_masks(probability > limit, mask)
+
+
+def score_masks(predicted: NDArray[np.bool_], mask: NDArray[np.bool_]) -> dict[str, float | None]:
+    """Score a predicted (H, W) bool mask; see `score`."""
+    found, area = int(predicted.sum()), int(mask.sum())
+    hits = int((predicted & mask).sum())
+    union = found + area - hits
+    background = mask.size - area
+    return {
+        "Dice": 2 * hits / (found + area) if union else 1.0,
+        "IoU": hits / union if union else 1.0,
+        "sensitivity": hits / area if area else None,
+        "precision": hits / found if found else None,
+        "specificity": (background - (found - hits)) / background if background else None,
+        "false_positive_frame": None if area else float(found > 0),
+        "missed_frame": float(hits == 0) if area else None,
+    }
