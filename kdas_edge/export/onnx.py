@@ -1,0 +1,368 @@
+"""torch → ONNX, in float and as int8 QDQ, in files that ONNX Runtime loads and fuses.
+
+NNCF leaves every quantiser in the exported graph as `org.openvinotoolkit.FakeQuantize`, which only
+OpenVINO knows. Each is exactly one QuantizeLinear/DequantizeLinear pair, so they are rewritten here
+in the graph, and three rearrangements that change no value let ONNX Runtime see its int8 patterns:
+
+1. A quantised constant is stored as int8 with its DequantizeLinear only (a quarter of the size).
+2. A BatchNormalization after a quantised convolution moves into the scales and the bias. The float
+   exporter folds it into the weights; behind a quantiser it cannot.
+3. A Transpose of a quantised constant is done once, here.
+"""
+
+import io
+import logging
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from torch import nn
+
+from kdas_edge.bundle.manifest import Normalisation
+from kdas_edge.errors import KdasEdgeError
+from kdas_edge.export.graph import DeployGraph
+
+# 18 is the first with an antialiased Resize, the one that equals the resize that trains (FACTS)
+OPSET = 18
+INPUT = "image"
+OUTPUT = "probabilities"
+
+_OPENVINO_DOMAIN = "org.openvinotoolkit"
+_Array = NDArray[Any]
+
+
+def to_onnx(network: nn.Module, size: int) -> ModelProto:
+    """Export a float or NNCF-quantised network as the `core` preset.
+
+    Args:
+        network: returns logits `(z1, z2)`; put in eval mode here. It is not changed otherwise.
+        size: side S of the square input, in pixels.
+
+    Returns:
+        A checked model: (1, 3, S, S) float32 normalised RGB to (1, 2, S, S) probabilities, opset 18,
+        with operators of the standard domain only. The bytes depend on the weights alone.
+
+    Raises:
+        KdasEdgeError: an operator of a foreign domain is left.
+    """
+    graph = DeployGraph(network).eval()
+    device = next(network.parameters()).device
+    example = torch.zeros(1, 3, size, size, device=device)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        # the tracer warns of shapes that become constants, which is what a static graph wants;
+        # the dynamo exporter fails on NNCF's quantisers (FACTS)
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        torch.onnx.export(
+            graph,
+            (example,),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    editor = _Editor(model)
+    editor.inline_constants()
+    editor.rewrite_fake_quantize()
+    editor.fold_batch_norm()
+    editor.fold_constant_transposes()
+    return _finish(editor.build())
+
+
+def with_camera_input(core: ModelProto, normalisation: Normalisation, size: int) -> ModelProto:
+    """Put the camera's preprocessing before a `core` graph.
+
+    The Resize is ONNX's antialiased linear one on uint8, as PIL does it (measured in the tests).
+
+    Args:
+        core: from `to_onnx`.
+        normalisation: mean and standard deviation per RGB channel, of 0…1.
+        size: side S, in pixels.
+
+    Returns:
+        A model that takes (1, H, W, 3) uint8 BGR of any height and width.
+    """
+    mean = 255 * np.asarray(normalisation.mean, np.float64)
+    std = 255 * np.asarray(normalisation.std, np.float64)
+    shape = (1, 3, 1, 1)
+    constants = {
+        "camera/size": np.asarray([1, 3, size, size], np.int64),
+        "camera/bgr_to_rgb": np.asarray([2, 1, 0], np.int64),
+        "camera/scale": (1 / std).reshape(shape).astype(np.float32),
+        "camera/shift": (-mean / std).reshape(shape).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Transpose", ["frame"], ["camera/nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node(
+            "Resize",
+            ["camera/nchw", "", "", "camera/size"],
+            ["camera/resized"],
+            mode="linear",
+            antialias=1,
+            coordinate_transformation_mode="half_pixel",
+        ),
+        # after the resize there are fewer pixels to reorder
+        helper.make_node("Gather", ["camera/resized", "camera/bgr_to_rgb"], ["camera/rgb"], axis=1),
+        helper.make_node("Cast", ["camera/rgb"], ["camera/float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["camera/float", "camera/scale"], ["camera/scaled"]),
+        helper.make_node("Add", ["camera/scaled", "camera/shift"], [INPUT]),
+    ]
+    for node in nodes:
+        node.name = node.output[0] if node.output[0] != INPUT else "camera/normalised"
+    model = ModelProto()
+    model.CopyFrom(core)
+    graph = model.graph
+    body = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *body])
+    graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
+    del graph.input[:]
+    graph.input.append(
+        helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, "height", "width", 3])
+    )
+    return _finish(model)
+
+
+def save_onnx(model: ModelProto, path: Path, metadata: dict[str, str]) -> None:
+    """Write a model with its metadata in `metadata_props`, in sorted order."""
+    del model.metadata_props[:]
+    helper.set_model_props(model, dict(sorted(metadata.items())))
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def quantized_operators(model: ModelProto) -> dict[str, int]:
+    """Count the QuantizeLinear and DequantizeLinear nodes, as evidence that int8 is in the file."""
+    counts = Counter(node.op_type for node in model.graph.node)
+    return {kind: counts[kind] for kind in ("QuantizeLinear", "DequantizeLinear")}
+
+
+def _finish(model: ModelProto) -> ModelProto:
+    foreign = {(node.domain, node.op_type) for node in model.graph.node if node.domain}
+    if foreign:
+        names = ", ".join(f"{domain}.{kind}" for domain, kind in sorted(foreign))
+        raise KdasEdgeError(f"the ONNX graph holds operators that ONNX Runtime cannot load: {names}")
+    for node in model.graph.node:
+        node.doc_string = ""  # stack traces with local paths
+    model.doc_string = model.graph.doc_string = ""
+    model.graph.name = "kdas_edge"
+    # shapes of intermediate tensors from the trace; the runtime infers them itself
+    del model.graph.value_info[:]
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", OPSET))
+    model.functions.clear()
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Editor:
+    """A graph as a list of nodes and a table of constants; the passes keep every value."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+        self.nodes: list[NodeProto] = list(model.graph.node)
+        self.constants: dict[str, _Array] = {
+            tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
+        }
+
+    def inline_constants(self) -> None:
+        """Make Constant nodes and Identities of constants plain constants."""
+        alias: dict[str, str] = {}
+        kept = []
+        for node in self.nodes:
+            self._rename(node, alias)
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+            elif node.op_type == "Identity" and node.input[0] in self.constants:
+                alias[node.output[0]] = node.input[0]
+            else:
+                kept.append(node)
+        self.nodes = kept
+
+    def rewrite_fake_quantize(self) -> None:
+        """FakeQuantize(x, low, high) becomes QuantizeLinear and DequantizeLinear."""
+        nodes: list[NodeProto] = []
+        for node in self.nodes:
+            if node.domain != _OPENVINO_DOMAIN or node.op_type != "FakeQuantize":
+                nodes.append(node)
+                continue
+            source, name = node.input[0], node.output[0]
+            low = self.constants[node.input[1]].astype(np.float64)
+            high = self.constants[node.input[2]].astype(np.float64)
+            levels = next(a.i for a in node.attribute if a.name == "levels")
+            if source in self.constants:
+                nodes.append(self._quantized_constant(source, name, low, high, levels))
+            else:
+                nodes.extend(self._quantize_pair(source, name, low, high, levels))
+        self.nodes = nodes
+
+    def _quantize_pair(
+        self, source: str, name: str, low: _Array, high: _Array, levels: int
+    ) -> list[NodeProto]:
+        scale, zero, axis = _affine(low, high, levels)
+        # always unsigned: the same grid shifted by 128, and the x86 kernels want u8 activations
+        parameters = [f"{name}/scale", f"{name}/zero_point"]
+        self.constants[parameters[0]] = scale.astype(np.float32)
+        self.constants[parameters[1]] = zero.clip(0, 255).astype(np.uint8)
+        attributes = {} if axis is None else {"axis": axis}
+        return [
+            helper.make_node(
+                "QuantizeLinear",
+                [source, *parameters],
+                [f"{name}/quantized"],
+                name=f"{name}/quantize",
+                **attributes,
+            ),
+            helper.make_node(
+                "DequantizeLinear",
+                [f"{name}/quantized", *parameters],
+                [name],
+                name=f"{name}/dequantize",
+                **attributes,
+            ),
+        ]
+
+    def _quantized_constant(
+        self, source: str, name: str, low: _Array, high: _Array, levels: int
+    ) -> NodeProto:
+        values = self.constants[source].astype(np.float64)
+        scale, zero, axis = _affine(low, high, levels)
+        shape = [1] * values.ndim
+        if axis is not None:
+            shape[axis] = -1
+        wide_scale, wide_zero = scale.reshape(shape), zero.reshape(shape)
+        grid = np.clip(np.rint(values / wide_scale) + wide_zero, 0, levels - 1)
+        symmetric = np.all(zero == (levels if levels % 2 == 0 else levels - 1) // 2)
+        if symmetric:
+            grid, zero, kind = grid - wide_zero, np.zeros_like(zero), np.int8
+        else:
+            kind = np.uint8  # type: ignore[assignment]
+        inputs = [f"{name}/int8", f"{name}/scale", f"{name}/zero_point"]
+        for key, value in zip(
+            inputs,
+            (grid.astype(kind), scale.astype(np.float32), zero.astype(kind)),
+            strict=True,
+        ):
+            self.constants[key] = value
+        return helper.make_node(
+            "DequantizeLinear",
+            inputs,
+            [name],
+            name=f"{name}/dequantize",
+            **({} if axis is None else {"axis": axis}),
+        )
+
+    def fold_batch_norm(self) -> None:
+        """Move a BatchNormalization after Conv(DequantizeLinear) into scale and bias, exactly."""
+        producers = {node.output[0]: node for node in self.nodes}
+        uses = Counter(name for node in self.nodes for name in node.input)
+        kept = []
+        for node in self.nodes:
+            conv = producers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
+            weight = producers.get(conv.input[1]) if conv and conv.op_type == "Conv" else None
+            if (
+                conv is None
+                or weight is None
+                or weight.op_type != "DequantizeLinear"
+                or uses[conv.output[0]] != 1
+                or uses[weight.output[0]] != 1
+                or self.constants[weight.input[2]].any()
+            ):
+                kept.append(node)
+                continue
+            gamma, beta, mean, variance = (
+                self.constants[name].astype(np.float64) for name in node.input[1:5]
+            )
+            epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+            factor = gamma / np.sqrt(variance + epsilon)
+            self._scale_weight(weight, factor)
+            bias = self.constants[conv.input[2]] if len(conv.input) > 2 else np.zeros_like(mean)
+            name = f"{conv.output[0]}/bias"
+            self.constants[name] = ((bias - mean) * factor + beta).astype(np.float32)
+            inputs = [conv.input[0], conv.input[1], name]
+            del conv.input[:]
+            conv.input.extend(inputs)
+            # downstream nodes keep their input's name
+            conv.output[0] = node.output[0]
+        self.nodes = kept
+
+    def _scale_weight(self, node: NodeProto, factor: _Array) -> None:
+        """Multiply the output channels (axis 0) of a symmetric int8 weight by `factor`."""
+        grid = self.constants[node.input[0]].astype(np.int16)
+        channels = grid.shape[0]
+        scale = np.broadcast_to(self.constants[node.input[1]].reshape(-1), (channels,))
+        sign = np.sign(factor).astype(np.int16).reshape(-1, *[1] * (grid.ndim - 1))
+        scale = scale.astype(np.float64) * np.abs(factor)
+        # a dead channel has factor 0: its weights become 0 and any scale will do
+        scale[scale == 0] = 1.0
+        self.constants[node.input[0]] = (grid * sign).clip(-128, 127).astype(np.int8)
+        self.constants[node.input[1]] = scale.astype(np.float32)
+        self.constants[node.input[2]] = np.zeros(channels, np.int8)
+        del node.attribute[:]
+        node.attribute.append(helper.make_attribute("axis", 0))
+
+    def fold_constant_transposes(self) -> None:
+        """Transpose(DequantizeLinear(constant)) becomes DequantizeLinear(transposed constant)."""
+        producers = {node.output[0]: node for node in self.nodes}
+        uses = Counter(name for node in self.nodes for name in node.input)
+        alias: dict[str, str] = {}
+        kept = []
+        for node in self.nodes:
+            self._rename(node, alias)
+            source = producers.get(node.input[0]) if node.op_type == "Transpose" else None
+            if (
+                source is None
+                or source.op_type != "DequantizeLinear"
+                or source.input[0] not in self.constants
+                or uses[source.output[0]] != 1
+            ):
+                kept.append(node)
+                continue
+            order = list(next(a.ints for a in node.attribute if a.name == "perm"))
+            grid = self.constants[source.input[0]]
+            self.constants[source.input[0]] = np.ascontiguousarray(grid.transpose(order))
+            for attribute in source.attribute:
+                if attribute.name == "axis":
+                    attribute.i = order.index(attribute.i)
+            alias[node.output[0]] = source.output[0]
+        self.nodes = kept
+
+    def build(self) -> ModelProto:
+        """Return the model with the edited nodes and the constants still used."""
+        graph = self.model.graph
+        used = {name for node in self.nodes for name in node.input}
+        del graph.node[:]
+        graph.node.extend(self.nodes)
+        del graph.initializer[:]
+        graph.initializer.extend(
+            numpy_helper.from_array(np.asarray(self.constants[name]), name)
+            for name in sorted(used & self.constants.keys())
+        )
+        return self.model
+
+    @staticmethod
+    def _rename(node: NodeProto, alias: dict[str, str]) -> None:
+        for index, name in enumerate(node.input):
+            node.input[index] = alias.get(name, name)
+
+
+def _affine(low: _Array, high: _Array, levels: int) -> tuple[_Array, _Array, int | None]:
+    """Scale and zero point, on the grid 0…levels-1, of a FakeQuantize's range.
+
+    Returns:
+        scale, zero point (both 0-d or 1-d float64) and the channel axis, None for per-tensor.
+    """
+    scale = (high - low) / (levels - 1)
+    zero = np.rint(-low / scale)
+    axes = [axis for axis, length in enumerate(scale.shape) if length > 1]
+    if not axes:
+        return scale.reshape(()), zero.reshape(()), None
+    return scale.reshape(-1), zero.reshape(-1), axes[0]
