@@ -99,7 +99,8 @@ def _draw(members: list[list[str]], target: int, seed: int) -> set[str]:
         if len(chosen) + len(group) <= target and drawn < len(members) - 1:
             chosen.update(group)
             drawn += 1
-    return chosen or set(min(order, key=lambda group: len(group)))
+    smallest: list[str] = min(order, key=len)
+    return chosen or set(smallest)
 
 
 def write_split(path: Path, split: Split, image_set: ImageSet) -> None:
