@@ -1,0 +1,40 @@
+"""Fixtures: everything is generated; real data and weights are used where they lie, else skipped."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _folder(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable, ROOT.parent / "shared" / default))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The PraNet images; the test is skipped where they are not."""
+    folder = _folder("KDAS_EDGE_DATA", "data/pranet")
+    if not folder.is_dir():
+        pytest.skip("no PraNet images; set KDAS_EDGE_DATA to the folder that holds TrainDataset/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_weights() -> Path:
+    """The pretrained encoders; the test is skipped where they are not."""
+    folder = _folder("KDAS_EDGE_WEIGHTS", "weights")
+    if not folder.is_dir():
+        pytest.skip("no pretrained encoders; set KDAS_EDGE_WEIGHTS to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic data set in the PraNet layout: 24 training and 6 test scenes."""
+    from kdas_edge.data.synthetic import write_dataset
+
+    root = tmp_path_factory.mktemp("scenes") / "data"
+    write_dataset(root, train=24, test=6, size=96, seed=7, empty_fraction=0.1)
+    return root

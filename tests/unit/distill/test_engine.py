@@ -1,0 +1,251 @@
+"""The training loop: resuming, distributing, scheduling, and what it leaves on disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kdas_edge.data.dataset import load_training_data
+from kdas_edge.distill import engine
+from kdas_edge.distill.training import run_training
+from kdas_edge.errors import UserError
+from kdas_edge.models.checkpoints import load_network
+from kdas_edge.recipe import ScheduleRecipe, TrainRecipe, dump_recipe, load_recipe
+from kdas_edge.run import Run, open_run
+
+
+def tiny(scenes: Path, **changes: object) -> TrainRecipe:
+    """A recipe that trains in seconds, with everything random switched on."""
+    values = {
+        "name": "tiny",
+        "data": {"root": str(scenes), "size": 64, "validation": 0.2},
+        "model": {"backbone": "test_efficientnet", "width": 8, "drop_path": 0.1},
+        "augment": {"scale": [0.8, 1.2], "hue": 0.1, "blur": 0.5, "noise": 0.05},
+        "loss": {"variant": "supervised"},
+        "schedule": {
+            "epochs": 2,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "ema": 0.9,
+            "scales": [0.5, 1.0],
+        },
+        "engine": {"precision": "fp32", "threads": 1},
+    }
+    overrides = [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in changes.items()]
+    return load_recipe(TrainRecipe, values, overrides)
+
+
+@pytest.fixture(scope="module")
+def teacher(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("teacher")
+    run_training(tiny(scenes, name="teacher"), out)
+    return out / "teacher"
+
+
+def test_a_run_holds_all_that_made_it_and_all_that_was_measured(teacher: Path) -> None:
+    run, recipe = open_run(teacher)
+    assert run.state()["status"] == "finished"
+    assert recipe.model.backbone == "test_efficientnet"
+    rows = run.history()
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(np.isfinite(list(row.values())).all() for row in rows)
+    assert len((teacher / "metrics.csv").read_text().splitlines()) == 3
+    assert list((teacher / "tensorboard").iterdir())
+    assert (teacher / "overlays" / "epoch_002.png").stat().st_size > 1000
+    assert json.loads((teacher / "environment.json").read_text())["packages"]["torch"]
+    assert json.loads((teacher / "split.json").read_text())["validation"]
+    network, architecture = load_network(teacher)
+    assert (architecture.size, architecture.width) == (64, 8)
+    with torch.no_grad():
+        z1, z2 = network(torch.zeros(1, 3, 64, 64))
+    assert z1.shape == z2.shape == (1, 1, 64, 64)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 6])
+def test_a_run_stopped_at_any_step_resumes_to_the_same_weights(
+    scenes: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    recipe = tiny(scenes, teacher=str(teacher), loss__variant="kdas", schedule__epochs=2)
+    whole = run_training(recipe, tmp_path / "whole")
+
+    step = engine.Trainer.step
+
+    def stopping(self, data, order, number, total):  # noqa: ANN001, ANN202
+        result = step(self, data, order, number, total)
+        if number + 1 == stop_after:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(engine.Trainer, "step", stopping)
+    with pytest.raises(engine.Interrupted):
+        run_training(recipe, tmp_path / "parts")
+    monkeypatch.undo()
+    assert open_run(tmp_path / "parts" / "tiny")[0].state()["status"] == "interrupted"
+    parts = run_training(recipe, tmp_path / "parts", resume=True)
+
+    for name in ("last", "best"):
+        file = f"tiny/checkpoints/{name}.safetensors"
+        one, two = load_file(tmp_path / "whole" / file), load_file(tmp_path / "parts" / file)
+        assert one.keys() == two.keys()
+        for key in one:
+            assert torch.equal(one[key], two[key]), key
+    for before, after in zip(whole["history"], parts["history"], strict=True):
+        for key in ("epoch", "step", "loss", "attention", "sgm", "validation_dice"):
+            assert before[key] == after[key]
+
+
+@pytest.mark.slow
+def test_a_run_killed_without_warning_resumes_to_the_same_weights(
+    scenes: Path, tmp_path: Path
+) -> None:
+    recipe = tiny(scenes, schedule__epochs=6, engine__checkpoint_minutes=1e-4)
+    run_training(recipe, tmp_path / "whole")
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    command = [sys.executable, "-m", "kdas_edge", "train", "--recipe", "recipe.yaml"]
+    process = subprocess.Popen([*command, "--out", "parts"], cwd=tmp_path)
+    checkpoint = tmp_path / "parts" / "tiny" / "checkpoints" / "last.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert open_run(tmp_path / "parts" / "tiny")[0].state()["status"] == "running"
+    subprocess.run([*command, "--out", "parts", "--resume"], cwd=tmp_path, check=True)
+    one = load_file(tmp_path / "whole/tiny/checkpoints/best.safetensors")
+    two = load_file(tmp_path / "parts/tiny/checkpoints/best.safetensors")
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+_AVERAGED_GRADIENT = """
+import sys, torch
+from kdas_edge.data.dataset import load_training_data
+from kdas_edge.distill.engine import Trainer, make_fabric, set_train_mode
+from kdas_edge.models.checkpoints import load_network
+from kdas_edge.recipe import TrainRecipe, load_recipe
+from pathlib import Path
+recipe = load_recipe(TrainRecipe, Path(sys.argv[1]), [])
+torch.set_num_threads(1)
+fabric = make_fabric("fp32")
+student, architecture = load_network(Path(recipe.teacher))
+teacher, teacher_architecture = load_network(Path(recipe.teacher))
+trainer = Trainer(recipe, student, architecture, teacher, teacher_architecture, fabric)
+set_train_mode(student, frozen_batch_norm=True)
+data = load_training_data(recipe.data).train
+trainer.step(data, torch.arange(recipe.schedule.batch_size), 0, 10)
+if fabric.global_rank == 0:
+    torch.save({k: p.grad for k, p in student.named_parameters()}, sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_average_to_the_gradient_of_one_on_the_joined_batch(
+    scenes: Path, teacher: Path, tmp_path: Path
+) -> None:
+    # batch-norm statistics are frozen: they are the one thing that does depend on the share
+    recipe = tiny(
+        scenes,
+        teacher=str(teacher),
+        loss__variant="kdas",
+        schedule__clip=0,
+        model__drop_path=0,
+        schedule__scales=[1.0],
+    )
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    (tmp_path / "step.py").write_text(_AVERAGED_GRADIENT)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for processes in (1, 2):
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, *launch, "step.py", "recipe.yaml", f"grad{processes}.pt"]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
+    one, two = (
+        torch.load(tmp_path / f"grad{processes}.pt", weights_only=True) for processes in (1, 2)
+    )
+    largest = max(float(gradient.abs().max()) for gradient in one.values())
+    assert largest > 1e-4
+    for key in one:
+        assert torch.allclose(one[key], two[key], atol=1e-5 * largest, rtol=1e-4), key
+
+
+def test_resuming_with_another_recipe_is_refused_and_names_the_key(
+    scenes: Path, tmp_path: Path
+) -> None:
+    Run.create(tmp_path, tiny(scenes))
+    with pytest.raises(UserError, match="schedule.learning_rate"):
+        Run.create(tmp_path, tiny(scenes, schedule__learning_rate=0.5), resume=True)
+    # how it runs may change between a workstation and another; what it learns may not
+    Run.create(tmp_path, tiny(scenes, engine__checkpoint_minutes=9.0), resume=True)
+
+
+def test_a_run_that_exists_is_not_touched_without_overwrite(scenes: Path, tmp_path: Path) -> None:
+    run = Run.create(tmp_path, tiny(scenes))
+    with pytest.raises(UserError, match="--overwrite"):
+        run_training(tiny(scenes), tmp_path)
+    assert (run.path / "recipe.yaml").exists()
+
+
+def test_a_truncated_checkpoint_is_one_clear_error(scenes: Path, tmp_path: Path) -> None:
+    recipe = tiny(scenes, schedule__epochs=1)
+    run_training(recipe, tmp_path)
+    last = tmp_path / "tiny" / "checkpoints" / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(UserError, match="cannot be resumed"):
+        run_training(recipe, tmp_path, resume=True)
+
+
+def test_a_bad_folder_or_backbone_leaves_no_run_behind(scenes: Path, tmp_path: Path) -> None:
+    for change in ({"data__root": str(tmp_path / "absent")}, {"model__backbone": "pvt_v3"}):
+        with pytest.raises(UserError):
+            run_training(tiny(scenes, **change), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
+    schedule = ScheduleRecipe(epochs=1, learning_rate=1.0, warmup=0.1)
+    rates = [engine.learning_rate(schedule, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
+    assert rates[-1] < 1e-3
+
+
+def test_seeds_of_neighbouring_steps_share_nothing() -> None:
+    seeds = {engine.derive_seed(a, b) for a in range(30) for b in range(30)}
+    assert len(seeds) == 900
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_validation_counts_an_empty_frame_left_empty_as_right(scenes: Path) -> None:
+    class Silent(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            z = torch.full_like(x[:, :1], -9.0)
+            return z, z
+
+    recipe = tiny(scenes, data__validation=0)
+    data = load_training_data(recipe.data).train
+    from kdas_edge.models.zoo import Architecture
+
+    dice, masks = engine.validate(
+        Silent(), data.images, data.masks, 64, Architecture("none", size=64)
+    )
+    empty = ~data.masks.flatten(1).any(1).numpy()
+    assert empty.any() and not empty.all()
+    assert np.array_equal(dice, empty.astype(float))
+    assert not masks.any()
+
+
+def test_accuracy_of_a_training_at_two_sizes_uses_the_teachers_larger_image(
+    scenes: Path, teacher: Path, tmp_path: Path
+) -> None:
+    recipe = tiny(
+        scenes, teacher=str(teacher), loss__variant="soft_mask", teacher_size=96, schedule__epochs=1
+    )
+    summary = run_training(recipe, tmp_path)
+    assert summary["history"][0]["soft_mask"] > 0
