@@ -23,7 +23,7 @@ from kdas_edge.bundle.manifest import Manifest, Normalisation
 from kdas_edge.bundle.reader import Bundle, open_bundle
 from kdas_edge.data.layout import resize_image
 from kdas_edge.errors import UserError
-from kdas_edge.runtime.backends import Backend, open_backend
+from kdas_edge.runtime.backends import FORMATS, Backend, open_backend
 from kdas_edge.runtime.targets import Target, parse_target
 
 
@@ -69,7 +69,7 @@ class Segmenter:
         cls,
         path: str | Path,
         target: str | Target = "openvino:CPU",
-        precision: str = "int8",
+        precision: str | None = None,
         preset: str = "core",
     ) -> Self:
         """Open a bundle, check its hashes and load one of its models.
@@ -77,7 +77,8 @@ class Segmenter:
         Args:
             path: the bundle's directory.
             target: `runtime:device[:option=value…]`.
-            precision: `fp32`, `fp16` or `int8`, as the bundle has it.
+            precision: `fp32`, `fp16` or `int8`; by default int8 where the bundle has it for this
+                runtime, otherwise fp32.
             preset: `core` or `camera`.
 
         Raises:
@@ -86,6 +87,9 @@ class Segmenter:
         if isinstance(target, str):
             target = parse_target(target)
         bundle = open_bundle(Path(path))
+        if precision is None:
+            quantised = bundle.model("int8", FORMATS[target.runtime], preset)
+            precision = "int8" if quantised is not None else "fp32"
         return cls(
             bundle, open_backend(bundle, precision, target, preset), target, precision, preset
         )
