@@ -57,7 +57,8 @@ def parse_target(text: str) -> Target:
         )
     device, *pairs = rest.split(":") if rest else [""]
     known = RUNTIMES[runtime]
-    if device.split(".")[0] not in known:
+    name, dot, index = device.partition(".")
+    if name not in known or (dot and not _is_whole(index)):
         raise UserError(
             f"target {text!r}: {runtime} has no device {device!r}{_nearest(device, known)}; "
             f"known: {', '.join(known)}"
@@ -70,8 +71,10 @@ def parse_target(text: str) -> Target:
                 f"target {text!r}: unknown option {key!r}{_nearest(key, OPTIONS)}; "
                 f"known: {', '.join(OPTIONS)}"
             )
+        if key in options:
+            raise UserError(f"target {text!r}: option {key} is given twice; remove one")
         good = {
-            "threads": value.isdigit() and int(value) > 0,
+            "threads": _is_whole(value) and int(value) > 0,
             "precision": value in ("f32", "bf16", "f16"),
         }[key]
         if not equals or not good:
@@ -86,6 +89,11 @@ def parse_targets(text: str) -> list[Target]:
     if not targets:
         raise UserError("no target given; for example --targets openvino:CPU:threads=1")
     return targets
+
+
+def _is_whole(text: str) -> bool:
+    # isdigit alone accepts digits that int() refuses, such as ²
+    return text.isascii() and text.isdigit()
 
 
 def _nearest(word: str, known: object) -> str:

@@ -44,7 +44,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the model. The backend cannot be used afterwards."""
+        """Free the model; another inference is then a UserError."""
         ...
 
 

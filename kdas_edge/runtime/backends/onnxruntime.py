@@ -81,8 +81,10 @@ class OnnxRuntimeBackend:
     def infer(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Run once; see `Backend.infer`."""
         if self._session is None:
-            raise RuntimeError("the backend is closed")
-        output: NDArray[np.float32] = self._session.run([self._output], {self._input: x})[0]
+            raise UserError("the model is closed; load it again")
+        output: NDArray[np.float32] = self._session.run(
+            [self._output], {self._input: np.ascontiguousarray(x)}
+        )[0]
         return output
 
     def close(self) -> None:

@@ -48,14 +48,14 @@ class OpenVinoBackend:
         try:
             graph = core().read_model(path)
             compiled = core().compile_model(graph, target.device, properties)
-            self._request = compiled.create_infer_request()
+            self._request: ov.InferRequest | None = compiled.create_infer_request()
         except RuntimeError as error:
             raise UserError(
                 f"target {target}: OpenVINO cannot load {model.path} "
                 f"({_reason(error)}); try another device or precision"
             ) from error
         self.load_seconds = time.perf_counter() - start
-        self._compiled = compiled
+        self._compiled: ov.CompiledModel | None = compiled
         shape = compiled.output(0).partial_shape
         # A camera model takes any frame size and gives one output size, which may be written as
         # dynamic: then OpenVINO allocates the output itself.
@@ -72,8 +72,12 @@ class OpenVinoBackend:
 
     def infer(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Run once; see `Backend.infer`."""
-        # shared memory: the input array is read, and the output array written, in place
-        self._request.set_input_tensor(ov.Tensor(np.ascontiguousarray(x), shared_memory=True))
+        if self._request is None:
+            raise UserError("the model is closed; load it again")
+        # Shared memory: the input is read, and the output written, in place. OpenVINO holds no
+        # reference to the arrays, so that both must have a name here until it is done.
+        x = np.ascontiguousarray(x)
+        self._request.set_input_tensor(ov.Tensor(x, shared_memory=True))
         if self._output_shape is None:
             self._request.infer()
             return np.array(self._request.get_output_tensor().data, dtype=np.float32)
@@ -84,8 +88,8 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """Free the model; see `Backend.close`."""
-        self.__dict__.pop("_request", None)
-        self.__dict__.pop("_compiled", None)
+        self._request = None
+        self._compiled = None
 
 
 def _properties(target: Target) -> dict[str, object]:

@@ -63,12 +63,12 @@ class TorchBackend:
     def infer(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Run once; see `Backend.infer`."""
         if self._network is None:
-            raise RuntimeError("the backend is closed")
+            raise UserError("the model is closed; load it again")
         # The thread count belongs to the process, and another backend may have changed it.
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         with torch.inference_mode(), _full_precision(), self._cast():
-            z1, z2 = self._network(torch.from_numpy(x).to(self._device))
+            z1, z2 = self._network(torch.from_numpy(np.ascontiguousarray(x)).to(self._device))
             polyp = torch.sigmoid(z1.float() + z2.float())
         # (1, 1, S, S) -> (1, 2, S, S); the copy to the host waits for the GPU
         output: NDArray[np.float32] = torch.cat([1 - polyp, polyp], dim=1).cpu().numpy()

@@ -1,0 +1,186 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import openvino as ov
+import pytest
+from tiny_bundle import (
+    hashes,
+    make_tiny_bundle,
+    onnx_graph,
+    probability,
+    rewrite_manifest,
+    save_ir,
+)
+
+from kdas_edge.bundle.manifest import Tolerance
+from kdas_edge.errors import UserError
+from kdas_edge.evidence.verify import verify
+from kdas_edge.runtime.targets import parse_targets
+
+TARGETS = parse_targets("openvino:CPU:threads=1,onnxruntime:CPU:threads=1")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return make_tiny_bundle(tmp_path_factory.mktemp("verify") / "tiny")
+
+
+@pytest.fixture
+def bundle(original, tmp_path):
+    return Path(shutil.copytree(original, tmp_path / "tiny"))
+
+
+def failures(bundle: Path) -> list[str]:
+    return [check.what for check in verify(bundle, TARGETS).failures]
+
+
+def test_an_intact_bundle_passes_every_check_on_both_runtimes(bundle):
+    report = verify(bundle, TARGETS)
+    assert report.passed, report.failures
+    named = [check.what for check in report.checks]
+    for target in map(str, TARGETS):
+        for model in ("fp32 core", "int8 core", "fp32 camera", "int8 camera"):
+            assert f"{target} {model}: mask" in named
+        assert f"{target} fp32 core: probability" in named
+        assert report.targets[target]["precision"] == "f32"
+    assert "int8/core.onnx: operators" in named and "int8/core.xml: metadata" in named
+    assert json.loads(json.dumps(report.as_json()))["passed"] is True
+
+
+def test_by_default_every_installed_runtime_of_the_bundle_is_used(bundle):
+    assert set(verify(bundle).targets) == {"openvino:CPU", "onnxruntime:CPU"}
+
+
+def test_a_target_that_the_bundle_has_no_model_for_is_refused(bundle):
+    with pytest.raises(UserError, match="has no torch model; it has onnx, openvino"):
+        verify(bundle, parse_targets("torch:cpu"))
+
+
+def test_a_damaged_bundle_is_refused_before_any_inference(bundle):
+    path = bundle / "fp32/core.bin"
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(UserError, match=r"fp32/core\.bin"):
+        verify(bundle)
+
+
+def test_a_probability_off_by_more_than_a_ten_thousandth_fails_in_fp32(tmp_path):
+    def shifted(frame, size, precision):
+        return probability(frame, size, precision) + np.float32(3e-4)
+
+    bundle = make_tiny_bundle(tmp_path / "tiny", presets=("core",), expected=shifted)
+    assert failures(bundle) == [f"{target} fp32 core: probability" for target in TARGETS]
+
+
+def test_a_mask_that_differs_in_one_percent_of_pixels_fails_in_int8(tmp_path):
+    def flipped(frame, size, precision):
+        values = probability(frame, size, precision)
+        if precision == "int8":
+            values.flat[:41] = 1 - values.flat[:41]
+        return values
+
+    bundle = make_tiny_bundle(tmp_path / "tiny", presets=("core",), expected=flipped)
+    assert failures(bundle) == [f"{target} int8 core: mask" for target in TARGETS]
+
+
+def test_a_bundle_cannot_wave_itself_through_with_wide_tolerances_of_its_own(tmp_path):
+    bundle = make_tiny_bundle(
+        tmp_path / "tiny",
+        presets=("core",),
+        expected=lambda frame, size, _: np.full((size, size), 0.9, np.float32),
+        tolerances={"fp32": Tolerance(probability=1, disagreement=1)},
+    )
+    found = failures(bundle)
+    for what in ("fp32 core: probability", "fp32 core: mask", "int8 core: mask"):
+        assert f"{TARGETS[0]} {what}" in found
+
+
+def test_a_stricter_tolerance_of_the_manifest_is_kept(tmp_path):
+    strict = {"int8": Tolerance(probability=1, disagreement=0.0001)}
+
+    def two_pixels(frame, size, precision):
+        values = probability(frame, size, precision)
+        values.flat[:2] = 1 - values.flat[:2]
+        return values
+
+    bundle = make_tiny_bundle(
+        tmp_path / "tiny", presets=("core",), expected=two_pixels, tolerances=strict
+    )
+    assert f"{TARGETS[0]} int8 core: mask" in failures(bundle)
+
+
+@pytest.mark.parametrize("name", ["fp32/core.xml", "int8/core.onnx"])
+def test_metadata_in_a_file_that_differs_from_the_manifest_fails(bundle, name):
+    def change(values):
+        model = next(model for model in values["models"] if model["path"] == name)
+        model["metadata"]["soft_threshold"] = "0.3"
+
+    rewrite_manifest(bundle, change)
+    report = verify(bundle, TARGETS)
+    assert [check.what for check in report.failures] == [f"{name}: metadata"]
+    assert "soft_threshold is '0.5', not '0.3'" in report.failures[0].observed
+
+
+def test_an_ir_without_metadata_fails(bundle):
+    graph = ov.Core().read_model(bundle / "fp32/core.xml").clone()
+    save_ir(ov.Model(graph.get_results(), graph.get_parameters(), "bare"), bundle / "x.xml", {})
+    shutil.move(bundle / "x.xml", bundle / "fp32/core.xml")
+    shutil.move(bundle / "x.bin", bundle / "fp32/core.bin")
+    rewrite_manifest(bundle, lambda values: None)
+    assert failures(bundle) == ["fp32/core.xml: metadata"]
+
+
+def test_an_operator_outside_standard_onnx_fails_even_if_the_runtime_knows_it(bundle):
+    model = onnx_graph(64, "fp32", "core", {})
+    old = next(node for node in model.graph.node if node.op_type == "Sigmoid")
+    # QuickGelu(x, alpha) = x·sigmoid(alpha·x) is a contrib operator that ONNX Runtime has
+    quick = onnx.helper.make_node(
+        "QuickGelu", list(old.input), ["unused"], domain="com.microsoft", alpha=1.0
+    )
+    model.graph.node.insert(1, quick)
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    kept = onnx.load(bundle / "fp32/core.onnx").metadata_props
+    model.metadata_props.extend(kept)
+    onnx.save(model, bundle / "fp32/core.onnx")
+    rewrite_manifest(bundle, lambda values: None)
+    report = verify(bundle, TARGETS)
+    assert [check.what for check in report.failures] == ["fp32/core.onnx: operators"]
+    assert report.failures[0].observed == "com.microsoft.QuickGelu"
+
+
+def test_an_output_whose_channels_do_not_add_up_to_one_fails(bundle):
+    graph = ov.Core().read_model(bundle / "fp32/core.xml")
+    ops = ov.opset13
+    doubled = ops.multiply(graph.output(0).get_node().input_value(0), ops.constant(np.float32(2)))
+    rt_info = graph.get_rt_info(["model_info"]).value
+    model = ov.Model([doubled], graph.get_parameters(), "doubled")
+    save_ir(model, bundle / "x.xml", {key: str(value) for key, value in rt_info.items()})
+    shutil.move(bundle / "x.xml", bundle / "fp32/core.xml")
+    shutil.move(bundle / "x.bin", bundle / "fp32/core.bin")
+    rewrite_manifest(bundle, lambda values: None)
+    report = verify(bundle, TARGETS)
+    assert [check.what for check in report.failures] == [f"{TARGETS[0]} fp32 core: output"]
+    assert "differs from 1 by 1" in report.failures[0].observed
+
+
+def test_a_bundle_without_golden_vectors_does_not_pass(bundle):
+    rewrite_manifest(bundle, lambda values: values.update(golden=[]))
+    assert len(failures(bundle)) == 8
+
+
+@pytest.mark.parametrize("content", ["pickle", "text", "shape"])
+def test_a_golden_vector_that_is_no_map_is_one_line_and_is_never_unpickled(bundle, content):
+    path = bundle / "golden/0-fp32.npy"
+    if content == "pickle":
+        np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    elif content == "text":
+        path.write_text("not an array")
+    else:
+        np.save(path, np.zeros((3, 3), np.float32))
+    rewrite_manifest(bundle, lambda values: None)
+    assert "golden/0-fp32.npy" in hashes(bundle)
+    with pytest.raises(UserError) as caught:
+        verify(bundle, TARGETS)
+    assert "golden/0-fp32.npy" in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,169 @@
+import importlib.util
+
+import numpy as np
+import openvino as ov
+import pytest
+from tiny_bundle import make_tiny_bundle, probability, rewrite_manifest, scene
+
+from kdas_edge.bundle.reader import open_bundle
+from kdas_edge.errors import UserError
+from kdas_edge.runtime.backends import available_devices, open_backend, runtime_devices
+from kdas_edge.runtime.segmenter import preprocess
+from kdas_edge.runtime.targets import parse_target
+
+# one thread: threads that wait for each other are slow on a busy machine
+OPENVINO, ONNXRUNTIME = RUNTIMES = ("openvino:CPU:threads=1", "onnxruntime:CPU:threads=1")
+FRAME = scene(111, 157)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return open_bundle(make_tiny_bundle(tmp_path_factory.mktemp("backends") / "tiny"))
+
+
+@pytest.mark.parametrize("target", RUNTIMES)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_each_runtime_gives_the_probabilities_of_the_reference(bundle, target, precision):
+    backend = open_backend(bundle, precision, parse_target(target))
+    output = backend.infer(preprocess(FRAME, bundle.manifest))
+    assert output.shape == (1, 2, 64, 64) and output.dtype == np.float32
+    np.testing.assert_allclose(output.sum(axis=1), 1, atol=1e-6)
+    # int8: a value half-way between two levels may be rounded either way
+    tolerance = 1e-5 if precision == "fp32" else 0.05
+    np.testing.assert_allclose(output[0, 1], probability(FRAME, 64, precision), atol=tolerance)
+    assert backend.load_seconds > 0
+
+
+@pytest.mark.parametrize("target", RUNTIMES)
+def test_a_camera_model_takes_bgr_frames_of_any_size(bundle, target):
+    backend = open_backend(bundle, "fp32", parse_target(target), "camera")
+    for height, width in ((111, 157), (64, 64), (300, 40)):
+        frame = scene(height, width)
+        output = backend.infer(np.ascontiguousarray(frame[np.newaxis, ..., ::-1]))
+        difference = np.abs(output[0, 1] - probability(frame, 64, "fp32"))
+        # PIL rounds the resized frame to whole grey levels, the graph does not
+        assert difference.max() < 0.03 and difference.mean() < 0.005
+
+
+@pytest.mark.parametrize("target", RUNTIMES)
+def test_an_output_is_not_overwritten_by_the_next_inference(bundle, target):
+    backend = open_backend(bundle, "fp32", parse_target(target))
+    first = backend.infer(preprocess(FRAME, bundle.manifest))
+    kept = first.copy()
+    backend.infer(preprocess(scene(seed=5, polyp=False), bundle.manifest))
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("target", RUNTIMES)
+def test_the_input_is_not_changed(bundle, target):
+    x = preprocess(FRAME, bundle.manifest)
+    kept = x.copy()
+    open_backend(bundle, "fp32", parse_target(target)).infer(x)
+    np.testing.assert_array_equal(x, kept)
+
+
+def test_openvino_computes_in_f32_unless_the_target_says_otherwise(bundle):
+    effective = open_backend(bundle, "fp32", parse_target(OPENVINO)).effective
+    assert effective["precision"] == "f32"
+    assert effective["threads"] == 1
+    assert effective["streams"] == 1
+    assert effective["hint"] == "LATENCY"
+    assert effective["devices"] == ["CPU"]
+    assert effective["device"]
+
+
+@pytest.mark.skipif(
+    "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+    reason="this CPU has no bf16 arithmetic",
+)
+def test_bf16_is_used_and_reported_when_the_target_asks_for_it(bundle):
+    x = preprocess(FRAME, bundle.manifest)
+    exact = open_backend(bundle, "fp32", parse_target(OPENVINO))
+    coarse = open_backend(bundle, "fp32", parse_target(OPENVINO + ":precision=bf16"))
+    assert coarse.effective["precision"] == "bf16"
+    difference = np.abs(coarse.infer(x) - exact.infer(x)).max()
+    assert 1e-5 < difference < 0.05
+
+
+def test_onnxruntime_runs_with_the_threads_and_the_one_provider_asked_for(bundle):
+    effective = open_backend(bundle, "fp32", parse_target("onnxruntime:CPU:threads=2")).effective
+    assert effective["threads"] == 2
+    assert effective["devices"] == ["CPUExecutionProvider"]
+
+
+def test_onnxruntime_refuses_a_precision_that_it_would_ignore(bundle):
+    with pytest.raises(UserError, match="remove the option precision"):
+        open_backend(bundle, "fp32", parse_target("onnxruntime:CPU:precision=bf16"))
+
+
+def test_present_devices_are_listed_by_runtime():
+    devices = available_devices()
+    assert set(devices) == {"openvino", "onnxruntime", "torch"}
+    assert "CPU" in devices["openvino"] and "CPU" in devices["onnxruntime"]
+    assert bool(devices["torch"]) == (importlib.util.find_spec("torch") is not None)
+
+
+@pytest.mark.parametrize("text", ["openvino:NPU", "openvino:GPU.7", "onnxruntime:CoreML"])
+def test_an_absent_device_is_refused_and_the_present_ones_listed(bundle, text):
+    target = parse_target(text)
+    if target.device in runtime_devices(target.runtime):
+        pytest.skip(f"this machine has {text}")
+    with pytest.raises(UserError) as caught:
+        open_backend(bundle, "fp32", target)
+    assert f"present: {target.runtime}:CPU" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_precision_that_the_bundle_lacks_is_refused_with_what_it_holds(bundle):
+    with pytest.raises(UserError, match="it holds fp32 core, fp32 camera, int8 core"):
+        open_backend(bundle, "fp16", parse_target(OPENVINO))
+
+
+def test_a_bundle_without_a_torch_file_says_which_runtimes_it_is_for(bundle):
+    with pytest.raises(UserError, match="choose a target of openvino or onnxruntime"):
+        open_backend(bundle, "fp32", parse_target("torch:cpu"))
+
+
+@pytest.mark.parametrize(
+    ("target", "name"), [(RUNTIMES[0], "core.xml"), (RUNTIMES[1], "core.onnx")]
+)
+def test_a_model_that_the_runtime_cannot_read_is_one_line(tmp_path, target, name):
+    path = make_tiny_bundle(tmp_path / "tiny", presets=("core",))
+    (path / "fp32" / name).write_text("not a model")
+    rewrite_manifest(path, lambda values: None)
+    with pytest.raises(UserError) as caught:
+        open_backend(open_bundle(path), "fp32", parse_target(target))
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_torch_target_gives_the_sigmoid_of_the_summed_outputs(tmp_path):
+    torch = pytest.importorskip("torch")
+    checkpoints = pytest.importorskip("kdas_edge.models.checkpoints")
+    from kdas_edge.models.zoo import Architecture, from_architecture
+
+    architecture = Architecture("mobilenetv2_100", width=16, size=64)
+    torch.manual_seed(0)
+    network = from_architecture(architecture).eval()
+    path = make_tiny_bundle(tmp_path / "tiny", presets=("core",))
+    file = "fp32/model.safetensors"
+    checkpoints.save_network(path / file, network.state_dict(), architecture)
+
+    def add(values):
+        values["models"].append(
+            {"precision": "fp32", "format": "torch", "preset": "core", "path": file}
+        )
+
+    rewrite_manifest(path, add)
+    bundle = open_bundle(path)
+    backend = open_backend(bundle, "fp32", parse_target("torch:cpu:threads=1"))
+    x = preprocess(FRAME, bundle.manifest)
+    output = backend.infer(x)
+    with torch.no_grad():
+        z1, z2 = network(torch.from_numpy(x))
+        expected = torch.sigmoid(z1 + z2).numpy()
+    assert output.shape == (1, 2, 64, 64)
+    np.testing.assert_allclose(output[:, 1:], expected, atol=1e-6)
+    np.testing.assert_allclose(output[:, :1], 1 - expected, atol=1e-6)
+    assert backend.effective["threads"] == 1
+    with pytest.raises(UserError, match="for torch it holds fp32 core"):
+        open_backend(bundle, "int8", parse_target("torch:cpu"))
