@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from kdas_edge.errors import UserError
 
@@ -46,7 +46,12 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; check the path")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    # names with a leading dot are what macOS leaves beside copied files
+    files = sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()
+    )
     if not files:
         raise UserError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
     return files
@@ -83,6 +88,36 @@ def find_pairs(root: Path, name: str | None = None, require_masks: bool = True) 
     return ImageSet(name or root.name, root, tuple(pairs.values()))
 
 
+def set_folders(root: Path) -> dict[str, Path]:
+    """Return the folders of the sets under `root` by name, whatever they hold; see `find_sets`.
+
+    Raises:
+        UserError: `root` does not exist or is neither layout.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder; check the path of the data")
+    if (root / "images").is_dir():
+        # "." and ".." have no name of their own
+        return {root.resolve().name: root}
+    folders: dict[str, Path] = {}
+    if (root / "TrainDataset").is_dir():
+        folders[TRAIN] = root / "TrainDataset"
+    tests = root / "TestDataset"
+    if (tests / "images").is_dir():
+        folders[tests.name] = tests
+    elif tests.is_dir():
+        for folder in sorted(tests.iterdir()):
+            if folder.is_dir() and not folder.name.startswith((".", "__")):
+                if folder.name == TRAIN:
+                    raise UserError(f"{folder}: a test set cannot be named {TRAIN!r}; rename it")
+                folders[folder.name] = folder
+    if not folders:
+        raise UserError(
+            f"{root} holds neither TrainDataset/ and TestDataset/ nor images/ and masks/"
+        )
+    return folders
+
+
 def find_sets(root: Path) -> dict[str, ImageSet]:
     """Find the training set (key `train`) and the test sets (by folder name) under `root`.
 
@@ -92,22 +127,7 @@ def find_sets(root: Path) -> dict[str, ImageSet]:
     Raises:
         UserError: `root` does not exist or is neither layout.
     """
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder; check the path of the data")
-    if (root / "images").is_dir():
-        return {root.name: find_pairs(root)}
-    sets = {}
-    if (root / "TrainDataset").is_dir():
-        sets[TRAIN] = find_pairs(root / "TrainDataset", TRAIN)
-    if (root / "TestDataset").is_dir():
-        for folder in sorted((root / "TestDataset").iterdir()):
-            if folder.is_dir():
-                sets[folder.name] = find_pairs(folder)
-    if not sets:
-        raise UserError(
-            f"{root} holds neither TrainDataset/ and TestDataset/ nor images/ and masks/"
-        )
-    return sets
+    return {name: find_pairs(folder, name) for name, folder in set_folders(root).items()}
 
 
 def training_set(root: Path) -> ImageSet:
@@ -153,7 +173,16 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     Raises:
         UserError: the file is absent, empty or corrupt.
     """
-    return np.asarray(_open(path, "L"), dtype=np.uint8) > MASK_THRESHOLD
+    return read_grey(path) > MASK_THRESHOLD
+
+
+def read_grey(path: Path) -> NDArray[np.uint8]:
+    """Read a file as (H, W) uint8 grey: a mask before its threshold.
+
+    Raises:
+        UserError: the file is absent, empty or corrupt.
+    """
+    return np.asarray(_open(path, "L"), dtype=np.uint8)
 
 
 def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -198,17 +227,21 @@ def _open(path: Path, mode: str) -> Image.Image:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty (0 bytes); copy the file again")
-        with Image.open(path) as image:
-            image.load()
+        with Image.open(path) as file:
+            file.load()
+            image: Image.Image = file
             if image.mode in ("I;16", "I;16B", "I;16L", "I"):
                 # PIL clips instead of scaling when it converts 16 bits to 8
                 values = np.asarray(image, dtype=np.int64)
                 image = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
             return image.convert(mode)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; check the path") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{path} cannot be read as an image ({reason}); replace it") from None
     except Image.DecompressionBombError:
         raise UserError(f"{path} is too large to be an endoscopic frame; reduce it") from None
+    except Exception as error:
+        # a damaged file makes PIL's decoders raise almost anything: struct.error, EOFError, …
+        reason = (str(error) or type(error).__name__).split("\n")[0]
+        raise UserError(f"{path} cannot be read as an image ({reason}); replace it") from None

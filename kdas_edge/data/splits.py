@@ -4,14 +4,14 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from kdas_edge.data.duplicates import NEAR_DUPLICATE, groups, read_fingerprints
+from kdas_edge.data.duplicates import SAME_CONTENT, groups, read_fingerprints
 from kdas_edge.data.layout import ImageSet, Pair
+from kdas_edge.data.parallel import WORKERS, parallel_map
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, write_json
 
@@ -41,8 +41,8 @@ def validation_split(
     image_set: ImageSet,
     fraction: float = 0.1,
     seed: int = 0,
-    workers: int = 2,
-    threshold: float = NEAR_DUPLICATE,
+    workers: int = WORKERS,
+    threshold: float = SAME_CONTENT,
 ) -> Split:
     """Cut a validation set from a training set by whole content groups.
 
@@ -141,7 +141,7 @@ def read_split(path: Path) -> Split:
     return split
 
 
-def check_split(split: Split, image_set: ImageSet, workers: int = 2) -> None:
+def check_split(split: Split, image_set: ImageSet, workers: int = WORKERS) -> None:
     """Refuse a split that was made on other images, for example when a run resumes.
 
     Raises:
@@ -170,9 +170,8 @@ def _split(train: tuple[str, ...], validation: tuple[str, ...], hashes: dict[str
 
 
 def _hash_pairs(pairs: list[Pair], workers: int) -> dict[str, str]:
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        digests = pool.map(hash_pair, pairs)
-        return {pair.name: digest for pair, digest in zip(pairs, digests, strict=True)}
+    digests = parallel_map(hash_pair, pairs, "hashing files", workers)
+    return {pair.name: digest for pair, digest in zip(pairs, digests, strict=True)}
 
 
 def hash_pair(pair: Pair) -> str:

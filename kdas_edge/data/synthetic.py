@@ -9,20 +9,21 @@ colour alone does not find it. Scenes teach a pipeline to run, not a network to 
 Coordinates run from −1 to 1 over the frame, y downwards; heights are in the same unit.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kdas_edge.console import progress
+from kdas_edge.data.parallel import WORKERS, parallel_map
 from kdas_edge.errors import UserError
 from kdas_edge.files import staged_directory, write_json
 
-Map = NDArray[np.float32]
+# float32 all the way; numpy's types cannot always prove it
+Map = NDArray[np.floating[Any]]
 
 EMPTY_FRACTION = 0.1
 TEST_SET = "Synthetic"
@@ -135,7 +136,7 @@ def write_dataset(
     seed: int = 0,
     empty_fraction: float = EMPTY_FRACTION,
     overwrite: bool = False,
-    workers: int = 2,
+    workers: int = WORKERS,
 ) -> None:
     """Write scenes in PraNet's layout: `TrainDataset` and `TestDataset/Synthetic`.
 
@@ -182,12 +183,7 @@ def write_dataset(
             )
             Image.fromarray(mask).save(staging / folder / "masks" / f"{name}.png")
 
-        with (
-            ThreadPoolExecutor(max(1, workers)) as pool,
-            progress(len(jobs), "drawing scenes") as advance,
-        ):
-            for _ in pool.map(write, jobs):
-                advance()
+        parallel_map(write, jobs, "drawing scenes", workers)
         write_json(
             staging / "dataset.json",
             {
@@ -318,7 +314,7 @@ def _polyps(frame: _Frame, light: Map, visible: Map) -> list[_Polyp]:
     taken: list[tuple[float, float, float]] = []
     while len(polyps) < count:
         radius = float(np.exp(rng.uniform(np.log(0.13), np.log(0.55)))) / (1 + 0.5 * len(taken))
-        spots = rng.uniform(-0.82, 0.82, (24, 2))
+        spots = rng.uniform(-0.72, 0.72, (24, 2))
         column, row = ((spots + 1) * frame.size / 2).astype(int).T
         # anywhere that is lit: the best-lit spot would always lie far from the lumen
         score = np.minimum(light[row, column], 0.45) * visible[row, column]
@@ -484,7 +480,7 @@ def _develop(frame: _Frame, albedo: Map, light: Map, gloss: Map, visible: Map) -
     linear[..., 1:] *= (0.72 + 0.28 * np.clip(light * exposure * 2, 0, 1))[..., None]
     linear += gloss[..., None] * np.array([0.95, 0.93, 0.9], np.float32)
     image = 1 - np.exp(-1.5 * linear)
-    image = cv2.pow(image, 0.9)
+    image = np.asarray(cv2.pow(image, 0.9), dtype=np.float32)
     defocus = rng.uniform(0.35, 1.1) * size / 352
     image = _blur(image, max(0.3, float(defocus)))
     if rng.random() < 0.12:
