@@ -1,0 +1,169 @@
+"""`kdas-edge eval`: one model, or one folder of maps, on data sets; the result as JSON."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kdas_edge.bench import environment
+from kdas_edge.bench.accuracy import Protocol, data_fingerprint, evaluate, evaluate_maps
+from kdas_edge.bench.models import describe, is_checkpoint, one_line, precisions, predictor
+from kdas_edge.bundle.reader import Bundle
+from kdas_edge.console import progress
+from kdas_edge.data.layout import ImageSet, Pair, list_images, test_sets
+from kdas_edge.errors import KdasEdgeError, UserError
+from kdas_edge.files import staged_directory
+from kdas_edge.runtime.backends import open_backend
+from kdas_edge.runtime.targets import Target
+
+SCHEMA = "kdas-edge/eval/1"
+
+
+def evaluate_model(
+    bundle: Bundle,
+    sets: dict[str, ImageSet],
+    protocols: Sequence[Protocol],
+    target: Target,
+    precision: str,
+    limit: int | None = None,
+    maps_out: Path | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Evaluate one model on every set.
+
+    Args:
+        bundle: of `bench.models.open_model`.
+        sets: name to image set.
+        protocols: `paper`, `deploy` or both.
+        target: where to run.
+        precision: which of the model's files.
+        limit: only the first so many images of each set.
+        maps_out: write the probability maps as `<maps_out>/<set>/<stem>.png`, 8-bit grey at the
+            size of the masks.
+        overwrite: replace `maps_out`.
+
+    Returns:
+        A JSON object: model, target, effective properties, environment, one result per set and
+        protocol.
+
+    Raises:
+        UserError: absent device, missing model file, unreadable image.
+        KdasEdgeError: the runtime failed on an image.
+    """
+    backend = open_backend(bundle, precision, target)
+    results: list[dict[str, Any]] = []
+
+    def run(folder: Path | None) -> None:
+        for name, image_set in sets.items():
+            pairs = image_set.pairs[:limit]
+            write = _map_writer(folder / name) if folder is not None else None
+            with progress(len(pairs), f"{bundle.name} {precision} on {name}") as advance:
+                try:
+                    scores = evaluate(
+                        predictor(bundle, backend),
+                        image_set,
+                        protocols,
+                        bundle.manifest.threshold,
+                        limit,
+                        advance,
+                        write,
+                    )
+                except (KdasEdgeError, OSError):
+                    raise
+                except Exception as error:
+                    raise KdasEdgeError(
+                        f"{bundle.name} {precision} failed on {target}: {one_line(error)}"
+                    ) from error
+            digest = data_fingerprint(image_set, limit)
+            results.extend({**s.as_json(), "data_sha256": digest} for s in scores.values())
+
+    try:
+        if maps_out is None:
+            run(None)
+        else:
+            with staged_directory(maps_out, overwrite) as staging:
+                run(staging)
+    finally:
+        backend.close()
+    return {
+        "schema": SCHEMA,
+        "model": {"name": bundle.name, **describe(bundle)},
+        "precision": precision,
+        "target": str(target),
+        "effective": backend.effective,
+        "threshold": bundle.manifest.threshold,
+        "environment": environment.describe(),
+        "results": results,
+    }
+
+
+def evaluate_map_folder(
+    maps: Path, data: Path, protocols: Sequence[Protocol], threshold: float = 0.5
+) -> dict[str, Any]:
+    """Score a folder of probability maps against one set.
+
+    Args:
+        maps: folder of 8-bit grey maps, one per mask, paired by stem.
+        data: folder of the set, with `masks/`.
+        protocols: `paper`, `deploy` or both.
+        threshold: of the deploy protocol, 0…1.
+
+    Raises:
+        UserError: no `masks/`, or a map that is missing, unreadable or of another size.
+    """
+    masks = data / "masks"
+    if not masks.is_dir():
+        raise UserError(f"{data} has no folder masks/; name the folder of one set with --data")
+    name = data.resolve().name
+    count = len(list_images(masks))
+    with progress(count, f"scoring maps of {name}") as advance:
+        scores = evaluate_maps(maps, masks, name, protocols, threshold, advance)
+    return {
+        "schema": SCHEMA,
+        "maps": maps.name,
+        "threshold": threshold,
+        "environment": environment.describe(),
+        "results": [result.as_json() for result in scores.values()],
+    }
+
+
+def choose_sets(data: Path, names: Sequence[str] | None = None) -> dict[str, ImageSet]:
+    """The sets to evaluate on: all test sets of `data`, or those named.
+
+    Raises:
+        UserError: no such folder or set.
+    """
+    sets = test_sets(data)
+    if not names:
+        return sets
+    unknown = [name for name in names if name not in sets]
+    if unknown:
+        raise UserError(f"{data} has no test set {unknown[0]!r}; it has {', '.join(sets)}")
+    return {name: sets[name] for name in names}
+
+
+def choose_precision(bundle: Bundle, target: Target, asked: str | None) -> str:
+    """The precision asked for, or else int8 where the model has it, or else the finest."""
+    if asked is not None:
+        return asked
+    held = precisions(bundle, target.runtime)
+    return "int8" if "int8" in held else (held[0] if held else "fp32")
+
+
+def default_target(bundle: Bundle) -> str:
+    """Where a model runs if nobody says: a checkpoint in torch, a bundle in OpenVINO."""
+    return "torch:cpu" if is_checkpoint(bundle) else "openvino:CPU"
+
+
+def _map_writer(folder: Path) -> Callable[[Pair, NDArray[Any]], None]:
+    folder.mkdir(parents=True)
+
+    def write(pair: Pair, probability: NDArray[Any]) -> None:
+        grey = np.rint(probability * 255).astype(np.uint8)
+        encoded = cv2.imencode(".png", grey)[1]
+        (folder / f"{pair.name}.png").write_bytes(encoded.tobytes())
+
+    return write

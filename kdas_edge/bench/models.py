@@ -1,0 +1,175 @@
+"""What can be evaluated and benchmarked: a bundle, a run directory or a checkpoint.
+
+A run or checkpoint is described as a bundle that was never written, with one torch model in it, so
+that everything after this file sees bundles only.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdas_edge.bench.accuracy import Predict
+from kdas_edge.bundle.manifest import (
+    FILE_NAME,
+    FileRecord,
+    InputContract,
+    Manifest,
+    ModelFile,
+    Normalisation,
+    OutputContract,
+    Provenance,
+)
+from kdas_edge.bundle.reader import Bundle, open_bundle
+from kdas_edge.errors import KdasEdgeError, UserError
+from kdas_edge.files import sha256
+from kdas_edge.runtime.backends import FORMATS, Backend
+from kdas_edge.runtime.segmenter import preprocess
+
+PRECISIONS = ("fp32", "fp16", "int8")
+_CHECKPOINTS = (".safetensors", ".pth", ".pt")
+
+
+def open_model(path: Path) -> Bundle:
+    """Open a bundle, a run directory or a checkpoint.
+
+    Args:
+        path: a folder with `manifest.json`, the folder of a training run, or a `.safetensors` or
+            authors' `.pth` checkpoint. The latter two need the `train` extra.
+
+    Raises:
+        UserError: absent, damaged, none of these, or a checkpoint where torch is not installed.
+    """
+    if path.is_dir() and not (path / FILE_NAME).exists() and (path / "checkpoints").is_dir():
+        return _checkpoint(path)
+    if path.suffix in _CHECKPOINTS and not path.is_dir():
+        return _checkpoint(path)
+    if path.is_file():
+        raise UserError(
+            f"{path} is no model; name a bundle's folder, a run's folder or a .safetensors file"
+        )
+    return open_bundle(path)
+
+
+def precisions(bundle: Bundle, runtime: str) -> list[str]:
+    """Precisions that a bundle holds for a runtime (`core` preset), fp32 first."""
+    held = {
+        model.precision
+        for model in bundle.manifest.models
+        if model.format == FORMATS[runtime] and model.preset == "core"
+    }
+    return [precision for precision in PRECISIONS if precision in held]
+
+
+def predictor(bundle: Bundle, backend: Backend) -> Predict:
+    """A function from a (H, W, 3) uint8 RGB frame to (S, S) float32 polyp probabilities."""
+
+    def predict(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return backend.infer(preprocess(frame, bundle.manifest))[0, 1]
+
+    return predict
+
+
+def unique_names(bundles: Sequence[Bundle]) -> list[str]:
+    """A name for each bundle: its own, or with its folder where two share one.
+
+    Raises:
+        UserError: one model is given twice.
+    """
+    paths = [bundle_key(bundle) for bundle in bundles]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f"{path} is given twice; name each model once")
+    names = [bundle.name for bundle in bundles]
+    return [
+        name if names.count(name) == 1 else f"{name} ({_short(bundle)})"
+        for name, bundle in zip(names, bundles, strict=True)
+    ]
+
+
+def bundle_key(bundle: Bundle) -> str:
+    """A string that tells two models apart: folder and, for checkpoints, file."""
+    if is_checkpoint(bundle):
+        return str(bundle.path / bundle.manifest.models[0].path)
+    return str(bundle.path)
+
+
+def is_checkpoint(bundle: Bundle) -> bool:
+    """True for a run or checkpoint that `open_model` described as a bundle."""
+    return bundle.manifest.provenance.notes.get("kind") == "checkpoint"
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """What a result file says about a model: contract, provenance, sizes and hashes."""
+    manifest = bundle.manifest
+    return {
+        "kind": "checkpoint" if is_checkpoint(bundle) else "bundle",
+        # a result is published; the folders above the model are nobody's business
+        "folder": bundle.path.name,
+        "input_size": manifest.size,
+        "threshold": manifest.threshold,
+        "provenance": manifest.provenance.model_dump(mode="json"),
+        "files": {name: record.model_dump() for name, record in sorted(manifest.files.items())},
+    }
+
+
+def one_line(error: Exception) -> str:
+    """An exception as one line for a table: the message, or the type where there is none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = (lines[0] if isinstance(error, KdasEdgeError) else lines[-1]) if lines else ""
+    return text[:300] or type(error).__name__
+
+
+def _checkpoint(path: Path) -> Bundle:
+    """Describe a checkpoint as a bundle with one fp32 torch model."""
+    try:
+        from kdas_edge.models.checkpoints import BEST, load_network
+        from kdas_edge.models.zoo import multiply_accumulates, parameters
+    except ImportError as error:
+        raise UserError(
+            f"{path} is a checkpoint and needs PyTorch; install it with pip install "
+            "'kdas-edge[train]', or export it and name the bundle"
+        ) from error
+    network, architecture = load_network(path)
+    root, file = (path, BEST) if path.is_dir() else (path.parent, Path(path.name))
+    root = root.resolve()
+    size = architecture.size
+    record = FileRecord(bytes=(root / file).stat().st_size, sha256=sha256(root / file))
+    manifest = Manifest(
+        name=path.resolve().name if path.is_dir() else path.stem,
+        size=size,
+        threshold=0.5,
+        normalisation=Normalisation(mean=architecture.mean, std=architecture.std),
+        inputs={
+            "core": InputContract(
+                name="image",
+                shape=(1, 3, size, size),
+                layout="NCHW",
+                dtype="float32",
+                color="RGB",
+                normalised=True,
+                resize="by the host, PIL bilinear with antialiasing",
+            )
+        },
+        output=OutputContract(shape=(1, 2, size, size)),
+        models=[
+            ModelFile(precision="fp32", format="torch", preset="core", path=file.as_posix()),
+        ],
+        provenance=Provenance(
+            created="",
+            code_version="",
+            packages={},
+            recipe={"model": architecture.to_dict()},
+            parameters=parameters(network),
+            multiply_accumulates=multiply_accumulates(network, size),
+            notes={"kind": "checkpoint"},
+        ),
+        files={file.as_posix(): record},
+    )
+    return Bundle(root, manifest)
+
+
+def _short(bundle: Bundle) -> str:
+    return "/".join(Path(bundle_key(bundle)).parts[-2:])

@@ -1,0 +1,141 @@
+"""`kdas-edge bench`: latency and accuracy of models on targets, beside the teacher."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    models: Annotated[
+        list[Path],
+        typer.Argument(help="Bundles, run directories or checkpoints.", metavar="MODEL..."),
+    ],
+    teacher: Annotated[
+        Path | None,
+        typer.Option("--teacher", help="The model whose fp32 row ratios and differences refer to."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="PraNet layout, or a folder with images/ and masks/.  \n"
+            "Without it only latency is measured, on noise.",
+        ),
+    ] = None,
+    targets: Annotated[
+        str,
+        typer.Option(
+            "--targets", help="Where to run: runtime:device[:option=value], commas between."
+        ),
+    ] = "openvino:CPU:threads=1",
+    accuracy_target: Annotated[
+        str | None,
+        typer.Option(
+            "--accuracy-target",
+            help="Compute accuracy on this one target and share it among the rows.  \n"
+            "Default: once for each runtime.",
+        ),
+    ] = None,
+    precisions: Annotated[
+        str | None,
+        typer.Option("--precisions", help="Only these, commas between. Default: all there are."),
+    ] = None,
+    iterations: Annotated[
+        int, typer.Option("--iterations", min=1, help="Timed inferences of each row.")
+    ] = 100,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds",
+            min=0.0,
+            help="Stop timing a target after this time (and 10 inferences of each row).",
+        ),
+    ] = 60.0,
+    warmup: Annotated[
+        int, typer.Option("--warmup", min=0, help="Untimed inferences of each row.")
+    ] = 3,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first N images of each set.")
+    ] = None,
+    sets: Annotated[
+        str | None, typer.Option("--sets", help="Only these test sets, with commas between.")
+    ] = None,
+    protocol: Annotated[str, typer.Option("--protocol", help="paper, deploy or both.")] = "both",
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the result here, with every sample.")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write the page here, pareto.png and pareto.svg beside it."),
+    ] = None,
+    overlays: Annotated[
+        bool,
+        typer.Option(
+            "--overlays/--no-overlays",
+            help="Show images of the data on the page; leave them out of pages you publish.",
+        ),
+    ] = True,
+) -> None:
+    """Measure latency and accuracy, one row per model × precision × target.
+
+    A row that fails says why and the table goes on. The exit code is 2 if an argument is wrong or
+    every row failed.
+
+    Examples:
+
+        kdas-edge bench student --teacher teacher --data DATA --json out.json --html page.html
+
+        kdas-edge bench student --teacher teacher --data DATA
+        --targets openvino:CPU:threads=1,onnxruntime:CPU:threads=1,torch:cpu
+
+        kdas-edge bench student --targets openvino:CPU --seconds 10
+    """
+    from kdas_edge.bench import harness
+    from kdas_edge.bench.accuracy import PROTOCOLS
+    from kdas_edge.bench.evaluation import choose_sets
+    from kdas_edge.bench.models import PRECISIONS, open_model
+    from kdas_edge.bench.report.tables import bench_table
+    from kdas_edge.console import info, table
+    from kdas_edge.errors import UserError
+    from kdas_edge.files import write_json
+    from kdas_edge.runtime.targets import parse_target, parse_targets
+
+    if protocol not in (*PROTOCOLS, "both"):
+        raise UserError(f"--protocol {protocol!r}: choose paper, deploy or both")
+    wanted = tuple(precisions.split(",")) if precisions else None
+    for name in wanted or ():
+        if name not in PRECISIONS:
+            raise UserError(f"--precisions {name!r}: choose among {', '.join(PRECISIONS)}")
+    parsed = parse_targets(targets)
+    shared = parse_target(accuracy_target) if accuracy_target else None
+    if html is not None:
+        from kdas_edge.bench.report import check_installed
+
+        check_installed(html)
+    settings = harness.Settings(
+        iterations=iterations,
+        seconds=seconds,
+        warmup=warmup,
+        limit=limit,
+        protocols=tuple(name for name in PROTOCOLS if protocol in (name, "both")),
+        precisions=wanted,
+    )
+    chosen = choose_sets(data, sets.split(",") if sets else None) if data is not None else {}
+    bundles = [open_model(path) for path in models]
+    reference = open_model(teacher) if teacher is not None else None
+    results = harness.run(bundles, reference, parsed, chosen, settings, shared)
+    table(*bench_table(results))
+    if json is not None:
+        write_json(json, results)
+        info(f"results: {json}")
+    if html is not None:
+        from kdas_edge.bench.report import write_page
+        from kdas_edge.bench.report.gallery import make_gallery
+
+        opened = [*([reference] if reference is not None else []), *bundles]
+        cases = make_gallery(results, opened, chosen) if overlays and chosen else []
+        write_page(html, results, cases)
+        info(f"page: {html}")
+    elif json is not None:
+        info(f"next: kdas-edge report {json} --out report.html")

@@ -1,0 +1,108 @@
+"""`kdas-edge eval`: accuracy of a model, or of a folder of maps, on a data set."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="PraNet layout, or a folder with images/ and masks/."),
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="Bundle, run directory or .safetensors checkpoint.", metavar="[MODEL]"),
+    ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option("--maps", help="Score this folder of 8-bit probability maps instead."),
+    ] = None,
+    protocol: Annotated[str, typer.Option("--protocol", help="paper, deploy or both.")] = "both",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            help="Where to run, runtime:device[:option=value].  \n"
+            "Default: openvino:CPU for a bundle, torch:cpu for a checkpoint.",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="fp32, fp16 or int8. Default: int8 if there is one."),
+    ] = None,
+    sets: Annotated[
+        str | None, typer.Option("--sets", help="Only these test sets, with commas between.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first N images of each set.")
+    ] = None,
+    maps_out: Annotated[
+        Path | None, typer.Option("--maps-out", help="Write the probability maps here.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the folder of --maps-out.")
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the result here, with every image.")
+    ] = None,
+) -> None:
+    """Measure accuracy per data set, with 95 % intervals over the images.
+
+    Protocol `paper` is PraNet's evaluation, for comparison with published tables; `deploy` is what
+    the device does, with a fixed threshold and polyp-free frames counted.
+
+    Examples:
+
+        kdas-edge eval mybundle --data DATA
+
+        kdas-edge eval mybundle --data DATA --precision fp32 --target onnxruntime:CPU
+
+        kdas-edge eval runs/student --data DATA --protocol paper --maps-out maps
+
+        kdas-edge eval --maps maps/Kvasir --data DATA/TestDataset/Kvasir --json scores.json
+    """
+    from kdas_edge.bench import evaluation
+    from kdas_edge.bench.accuracy import PROTOCOLS
+    from kdas_edge.bench.models import open_model
+    from kdas_edge.bench.report.tables import evaluation_table
+    from kdas_edge.console import table
+    from kdas_edge.errors import UserError
+    from kdas_edge.files import check_output_directory, write_json
+    from kdas_edge.runtime.targets import parse_target
+
+    if protocol not in (*PROTOCOLS, "both"):
+        raise UserError(f"--protocol {protocol!r}: choose paper, deploy or both")
+    protocols = [name for name in PROTOCOLS if protocol in (name, "both")]
+    if (model is None) == (maps is None):
+        raise UserError("name either a MODEL or --maps DIR; see kdas-edge eval --help")
+    if maps is not None:
+        results = evaluation.evaluate_map_folder(maps, data, protocols)
+    else:
+        assert model is not None
+        if maps_out is not None:
+            check_output_directory(maps_out, overwrite)
+        bundle = open_model(model)
+        where = parse_target(target or evaluation.default_target(bundle))
+        results = evaluation.evaluate_model(
+            bundle,
+            evaluation.choose_sets(data, sets.split(",") if sets else None),
+            protocols,
+            where,
+            evaluation.choose_precision(bundle, where, precision),
+            limit,
+            maps_out,
+            overwrite,
+        )
+    heading = (
+        f"{results['model']['name']} {results['precision']} on {results['target']}"
+        if "model" in results
+        else f"maps {results['maps']}"
+    )
+    for name in protocols:
+        found = evaluation_table(results, name)
+        if found is not None:
+            table(f"{heading}, {found[0]}", found[1], found[2])
+    if json is not None:
+        write_json(json, results)
