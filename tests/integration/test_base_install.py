@@ -1,0 +1,189 @@
+"""The device has no PyTorch: the base install alone must import, run, verify and bench."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_bundle import make_tiny_bundle, scene
+
+ROOT = Path(__file__).resolve().parents[2]
+# what the extras `report` and `train` bring
+ABSENT = (
+    "torch", "torchvision", "timm", "nncf", "torchao", "lightning_fabric", "onnx", "onnxscript",
+    "safetensors", "tensorboard", "altair", "jinja2", "py_sod_metrics", "vl_convert",
+)  # fmt: skip
+
+# Every finder answers "no such module" for the extras, exactly as if they were not installed.
+WITHOUT_EXTRAS = f"""
+import sys
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT!r}:
+            return None
+        return self.finder.find_spec(name, path, target)
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+"""
+
+IMPORT_ALL = """
+import importlib, pkgutil
+for wing in ("runtime", "bundle", "metrics", "bench", "evidence", "cli"):
+    package = importlib.import_module(f"kdas_edge.{wing}")
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        # the one file of the wing that is torch's own
+        if module.name != "kdas_edge.runtime.backends.torch":
+            importlib.import_module(module.name)
+"""
+
+SEGMENT = """
+import sys
+import numpy as np
+from PIL import Image
+from kdas_edge.runtime import Segmenter
+frame = np.asarray(Image.open(sys.argv[2]))[..., ::-1]
+for target in ("openvino:CPU:threads=1", "onnxruntime:CPU:threads=1"):
+    with Segmenter.load(sys.argv[1], target) as segmenter:
+        assert 0.01 < segmenter.segment(frame).mask.mean() < 0.5
+"""
+
+MAIN = """
+from kdas_edge.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_tiny_bundle(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory):
+    path = tmp_path_factory.mktemp("frames") / "frame.png"
+    Image.fromarray(scene(120, 160)).save(path)
+    return path
+
+
+def python(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def test_the_device_wing_imports_without_the_extras():
+    done = python(WITHOUT_EXTRAS + IMPORT_ALL)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_frame_is_segmented_without_the_extras(bundle, frame):
+    done = python(WITHOUT_EXTRAS + SEGMENT, bundle, frame)
+    assert done.returncode == 0, done.stderr
+
+
+def test_predict_and_verify_work_without_the_extras(bundle, frame, tmp_path):
+    done = python(
+        WITHOUT_EXTRAS + MAIN, "predict", frame, "--bundle", bundle, "--out", tmp_path / "out",
+        "--target", "openvino:CPU:threads=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/masks/frame.png").is_file()
+    report = tmp_path / "verify.json"
+    done = python(WITHOUT_EXTRAS + MAIN, "verify", bundle, "--json", report)
+    assert done.returncode == 0, done.stderr
+    checks = json.loads(report.read_text())["checks"]
+    # what cannot be checked here is said, not passed over
+    skipped = [check["what"] for check in checks if check["verdict"] == "skipped"]
+    assert skipped and all(what.endswith("operators") for what in skipped)
+
+
+def test_a_torch_target_without_torch_is_one_line_with_the_remedy(bundle, tmp_path):
+    def add(values):
+        values["models"].append(
+            {"precision": "fp32", "format": "torch", "preset": "core", "path": "fp32/core.bin"}
+        )
+
+    from tiny_bundle import rewrite_manifest
+
+    copy = Path(shutil.copytree(bundle, tmp_path / "tiny"))
+    rewrite_manifest(copy, add)
+    done = python(WITHOUT_EXTRAS + MAIN, "verify", copy, "--targets", "torch:cpu")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "pip install 'kdas-edge[train]'" in done.stderr
+
+
+def test_the_runtime_package_imports_neither_torch_nor_a_runtime_that_is_not_asked_for(bundle):
+    script = """
+import sys
+from kdas_edge.runtime import Segmenter
+Segmenter.load(sys.argv[1], "openvino:CPU:threads=1")
+assert not {"torch", "timm", "nncf", "onnxruntime"} & set(sys.modules)
+"""
+    done = python(script, bundle)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_no_machinery_and_answers_in_under_0_4_seconds():
+    heavy = ("torch", "openvino", "onnxruntime", "cv2", "numpy", "pydantic", "PIL")
+    done = python(f"import sys, kdas_edge.cli; print(set({heavy!r}) & set(sys.modules))")
+    assert done.stdout.strip() == "set()", done.stdout + done.stderr
+    durations = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python("import sys; sys.argv = ['kdas-edge', '--help']" + MAIN).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Time on the processor: what the wall clock shows on a machine with nothing else to do.
+        durations.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(durations) < 0.4, durations
+
+
+@pytest.mark.slow
+def test_a_second_environment_with_the_base_lock_only_runs_the_device_wing(bundle, frame, tmp_path):
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    folder = environment / ("Scripts" if os.name == "nt" else "bin")
+    pip = [folder / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    lock = ROOT / "requirements" / "base.lock"
+    subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)
+    # built from a copy, so that the checkout gets no build/ folder
+    source = tmp_path / "source"
+    shutil.copytree(
+        ROOT / "kdas_edge", source / "kdas_edge", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source / name)
+    subprocess.run([*pip, "--no-deps", source], check=True)
+
+    def run(*command: object) -> str:
+        done = subprocess.run(
+            [str(word) for word in command],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    present = f"import importlib.util as u; print([n for n in {ABSENT!r} if u.find_spec(n)])"
+    assert run(folder / "python", "-c", present).strip() == "[]"
+    where = run(folder / "python", "-c", "import kdas_edge.runtime as r; print(r.__file__)")
+    assert Path(where.strip()).is_relative_to(environment)
+    run(folder / "python", "-c", IMPORT_ALL)
+    run(folder / "python", "-c", SEGMENT, bundle, frame)
+    run(folder / "kdas-edge", "predict", frame, "--bundle", bundle, "--out", tmp_path / "out")
+    assert (tmp_path / "out/masks/frame.png").is_file()
+    assert "hashes" in run(folder / "kdas-edge", "verify", bundle)
