@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_bundle import make_tiny_bundle, scene
@@ -73,6 +74,29 @@ def frame(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of two pairs; the pale disc of the scene is the polyp."""
+    root = tmp_path_factory.mktemp("data") / "discs"
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for index in range(2):
+        image = scene(120, 160, seed=index)
+        Image.fromarray(image).save(root / f"images/{index}.png")
+        Image.fromarray((image[..., 1] > 120).astype(np.uint8) * 255).save(
+            root / f"masks/{index}.png"
+        )
+    return root
+
+
+def bench_command(bundle: Path, data: Path, result: Path) -> list[object]:
+    targets = "openvino:CPU:threads=1,onnxruntime:CPU:threads=1"
+    return [
+        "bench", bundle, "--data", data, "--targets", targets, "--protocol", "deploy",
+        "--iterations", 3, "--seconds", 1, "--warmup", 1, "--json", result,
+    ]  # fmt: skip
+
+
 def python(script: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
@@ -107,6 +131,13 @@ def test_predict_and_verify_work_without_the_extras(bundle, frame, tmp_path):
     # what cannot be checked here is said, not passed over
     skipped = [check["what"] for check in checks if check["verdict"] == "skipped"]
     assert skipped and all(what.endswith("operators") for what in skipped)
+
+
+def test_bench_measures_latency_and_dice_without_the_extras(bundle, data, tmp_path):
+    done = python(WITHOUT_EXTRAS + MAIN, *bench_command(bundle, data, tmp_path / "bench.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "bench.json").is_file()
+    assert "FAILED" not in done.stdout
 
 
 def test_a_torch_target_without_torch_is_one_line_with_the_remedy(bundle, tmp_path):
@@ -187,3 +218,5 @@ def test_a_second_environment_with_the_base_lock_only_runs_the_device_wing(bundl
     run(folder / "kdas-edge", "predict", frame, "--bundle", bundle, "--out", tmp_path / "out")
     assert (tmp_path / "out/masks/frame.png").is_file()
     assert "hashes" in run(folder / "kdas-edge", "verify", bundle)
+    run(folder / "kdas-edge", *bench_command(bundle, data, tmp_path / "bench.json"))
+    assert (tmp_path / "bench.json").is_file()
