@@ -147,10 +147,9 @@ class Trainer:
             teacher.eval().requires_grad_(False)
             if recipe.engine.channels_last:
                 teacher.to(memory_format=torch.channels_last)
-            self.teacher = fabric.setup_module(
-                torch.compile(teacher) if recipe.engine.compile else teacher,
-                move_to_device=True,
-            )
+            # not `setup_module`: DDP refuses a module without a gradient
+            teacher.to(fabric.device)
+            self.teacher = torch.compile(teacher) if recipe.engine.compile else teacher
             self.teacher_architecture = teacher_architecture
         self.average = (
             {key: value.detach().clone() for key, value in student.state_dict().items()}
@@ -210,9 +209,10 @@ class Trainer:
         outputs = self.student(self._input(images, size, self.architecture))
         truths = None
         if self.teacher is not None:
-            with torch.no_grad():
-                teacher_size = side(self.teacher_size, scale)
-                truths = self.teacher(self._input(images, teacher_size, self.teacher_architecture))
+            teacher_size = side(self.teacher_size, scale)
+            inputs = self._input(images, teacher_size, self.teacher_architecture)
+            with torch.no_grad(), self.fabric.autocast():
+                truths = self.teacher(inputs)
         parts = self.loss(outputs, truths, target, labelled)
         if self.log_shares:
             self.shares = gradient_shares(self.loss.weighted(parts), outputs)

@@ -113,8 +113,9 @@ def test_a_run_killed_without_warning_resumes_to_the_same_weights(
     process = subprocess.Popen([*command, "--out", "parts"], cwd=tmp_path)
     checkpoint = tmp_path / "parts" / "tiny" / "checkpoints" / "last.safetensors"
     deadline = time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < deadline:
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert process.poll() is None, "the training ended before it could be killed"
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert open_run(tmp_path / "parts" / "tiny")[0].state()["status"] == "running"

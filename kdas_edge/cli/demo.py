@@ -1,0 +1,47 @@
+"""`kdas-edge demo`: the whole road in a few minutes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Real images (PraNet layout); scenes are drawn without it."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Folder of pretrained encoders; random weights without."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of everything it makes.")] = Path(
+        "demo"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few steps of everything; the masks will be poor.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the results here.")] = None,
+) -> None:
+    """Images in; a distilled, quantised, exported, benchmarked student and a page out.
+
+    Examples:
+
+        kdas-edge demo
+
+        kdas-edge demo --data DATA --weights WEIGHTS --out demo-real
+    """
+    from kdas_edge.demo import run_demo
+    from kdas_edge.files import write_json
+
+    results = run_demo(out, data, weights, quick, overwrite)
+    if json is not None:
+        write_json(json, results)
+    teacher, student = results["bundles"]
+    where = data or out / "data"
+    print(f"page: {results['report']}")
+    print(f"next: kdas-edge verify {student}")
+    print(f"      kdas-edge predict {where}/TestDataset --bundle {student} --out masks")
+    print(f"      kdas-edge bench {student} --teacher {teacher} --data {where}")
+    print("      kdas-edge train --help, distill --help, quantize --help, export --help")
