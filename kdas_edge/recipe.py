@@ -5,6 +5,7 @@ any field can be set on the command line as `key.subkey=value`. The resolved rec
 the run, so that a run says by itself what made it.
 """
 
+import copy
 import difflib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -195,7 +196,7 @@ def load_recipe(
         UserError: unreadable file, unknown key (the nearest is suggested), wrong type or range.
     """
     where = str(source) if isinstance(source, Path) else "recipe"
-    values = _read(source) if isinstance(source, Path) else dict(source or {})
+    values = _read(source) if isinstance(source, Path) else copy.deepcopy(source or {})
     for override in overrides:
         _apply(values, override)
     try:
