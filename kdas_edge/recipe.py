@@ -63,7 +63,7 @@ class LossRecipe(_Section):
 
     variant: Literal[
         "supervised", "kl", "attention_kd", "attention_kd_sgm", "kdas", "released_code", "soft_mask"
-    ] = "kdas"
+    ] = "supervised"
     segmentation: Literal["bce_dice", "structure"] = "bce_dice"
     temperature: float = Field(2.0, gt=0)
     teacher_weight: float = Field(0.2, ge=0, description="the 0.2 of equation 8")
@@ -120,7 +120,7 @@ class TrainRecipe(_Section):
         None, ge=64, multiple_of=32, description="the teacher sees the image at this size"
     )
     augment: AugmentRecipe = AugmentRecipe()
-    loss: LossRecipe = LossRecipe(variant="supervised")
+    loss: LossRecipe = LossRecipe()
     schedule: ScheduleRecipe
     engine: EngineRecipe = EngineRecipe()
 
@@ -130,6 +130,11 @@ class TrainRecipe(_Section):
             raise ValueError(
                 f"loss.variant {self.loss.variant!r} needs a teacher; set teacher: RUN, "
                 "or loss.variant: supervised"
+            )
+        if self.loss.variant == "supervised" and self.teacher is not None:
+            raise ValueError(
+                "loss.variant 'supervised' does not use the teacher; set loss.variant: kdas, "
+                "or leave the teacher out"
             )
         return self
 
@@ -163,7 +168,7 @@ class QuantizeRecipe(_Section):
     calibration: CalibrationRecipe = CalibrationRecipe()
     ptq: PtqRecipe = PtqRecipe()
     augment: AugmentRecipe = AugmentRecipe()
-    loss: LossRecipe = LossRecipe(variant="supervised")
+    loss: LossRecipe = LossRecipe()
     schedule: ScheduleRecipe | None = Field(None, description="QAT; null: post-training only")
     engine: EngineRecipe = EngineRecipe()
     max_drop: float = Field(0.02, ge=0, le=1, description="gate: mean Dice lost on validation")

@@ -1,4 +1,4 @@
-"""Fixtures: everything is generated; real data and weights are used where they lie, else skipped."""
+"""Fixtures: generated where possible; real data and weights where they lie, else skipped."""
 
 import os
 from pathlib import Path
