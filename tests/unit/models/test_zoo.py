@@ -48,7 +48,9 @@ def test_any_backbone_with_four_levels_builds_and_runs(backbone: str, millions: 
 
 
 def test_the_papers_teacher_has_25_million_parameters() -> None:
-    assert parameters(from_architecture(Architecture("pvt_v2_b2"))) == pytest.approx(25.1e6, rel=2e-3)
+    assert parameters(from_architecture(Architecture("pvt_v2_b2"))) == pytest.approx(
+        25.1e6, rel=2e-3
+    )
 
 
 def test_the_papers_student_costs_about_two_billion_multiply_accumulates() -> None:
