@@ -63,7 +63,7 @@ class LossRecipe(_Section):
 
     variant: Literal[
         "supervised", "kl", "attention_kd", "attention_kd_sgm", "kdas", "released_code", "soft_mask"
-    ] = "supervised"
+    ] = "kdas"
     segmentation: Literal["bce_dice", "structure"] = "bce_dice"
     temperature: float = Field(2.0, gt=0)
     teacher_weight: float = Field(0.2, ge=0, description="the 0.2 of equation 8")
@@ -108,6 +108,16 @@ class EngineRecipe(_Section):
     overlay_every: int = Field(5, ge=0, description="epochs between validation overlays; 0: never")
 
 
+def _variant_by_teacher(values: Any) -> Any:
+    """Where the recipe names no variant: KDAS if there is a teacher, else supervised."""
+    if isinstance(values, dict):
+        loss = values.get("loss")
+        if loss is None or (isinstance(loss, dict) and "variant" not in loss):
+            variant = "supervised" if values.get("teacher") is None else "kdas"
+            values = {**values, "loss": {**(loss or {}), "variant": variant}}
+    return values
+
+
 class TrainRecipe(_Section):
     """`kdas-edge train` and `kdas-edge distill`."""
 
@@ -120,9 +130,11 @@ class TrainRecipe(_Section):
         None, ge=64, multiple_of=32, description="the teacher sees the image at this size"
     )
     augment: AugmentRecipe = AugmentRecipe()
-    loss: LossRecipe = LossRecipe()
+    loss: LossRecipe = LossRecipe(variant="supervised")
     schedule: ScheduleRecipe
     engine: EngineRecipe = EngineRecipe()
+
+    _variant = model_validator(mode="before")(_variant_by_teacher)
 
     @model_validator(mode="after")
     def _teacher_where_needed(self) -> "TrainRecipe":
@@ -168,10 +180,12 @@ class QuantizeRecipe(_Section):
     calibration: CalibrationRecipe = CalibrationRecipe()
     ptq: PtqRecipe = PtqRecipe()
     augment: AugmentRecipe = AugmentRecipe()
-    loss: LossRecipe = LossRecipe()
+    loss: LossRecipe = LossRecipe(variant="supervised")
     schedule: ScheduleRecipe | None = Field(None, description="QAT; null: post-training only")
     engine: EngineRecipe = EngineRecipe()
     max_drop: float = Field(0.02, ge=0, le=1, description="gate: mean Dice lost on validation")
+
+    _variant = model_validator(mode="before")(_variant_by_teacher)
 
     @model_validator(mode="after")
     def _teacher_where_needed(self) -> "QuantizeRecipe":

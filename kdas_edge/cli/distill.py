@@ -53,10 +53,5 @@ def distill(
     if recipe is None:
         if "teacher" not in given:
             raise UserError("distill needs a teacher; add --teacher RUN")
-        # without a recipe the method of the paper is meant
-        values = [
-            *([] if "loss.variant" in given else ["loss.variant=kdas"]),
-            *([] if "name" in given else ["name=student"]),
-            *values,
-        ]
+        values = [*([] if "name" in given else ["name=student"]), *values]
     run_recipe(recipe, values, out, resume, overwrite, json)

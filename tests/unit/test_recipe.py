@@ -91,3 +91,11 @@ def test_yaml_cannot_run_code(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not YAML"):
         load_recipe(TrainRecipe, path, [])
     assert not (tmp_path / "hacked").exists()
+
+
+def test_the_variant_is_kdas_with_a_teacher_and_supervised_without() -> None:
+    assert load_recipe(TrainRecipe, MINIMAL, []).loss.variant == "supervised"
+    assert load_recipe(TrainRecipe, MINIMAL, ["loss.temperature=4"]).loss.variant == "supervised"
+    assert load_recipe(TrainRecipe, MINIMAL, ["teacher=runs/t"]).loss.variant == "kdas"
+    with pytest.raises(UserError, match="does not use the teacher"):
+        load_recipe(TrainRecipe, MINIMAL, ["teacher=runs/t", "loss.variant=supervised"])
