@@ -190,9 +190,9 @@ def open_run(path: Path) -> tuple[Run, Recipe]:
     if not (path / "run.json").is_file() or not (path / "recipe.yaml").is_file():
         raise UserError(f"{path} is not a run directory; name one that train or distill made")
     run = Run(path)
-    quantized = run.state().get("kind") == "quantize"
-    recipe = load_recipe(QuantizeRecipe if quantized else TrainRecipe, path / "recipe.yaml", [])
-    return run, recipe
+    if run.state().get("kind") == "quantize":
+        return run, load_recipe(QuantizeRecipe, path / "recipe.yaml", [])
+    return run, load_recipe(TrainRecipe, path / "recipe.yaml", [])
 
 
 def environment() -> dict[str, Any]:

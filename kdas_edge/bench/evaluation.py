@@ -1,5 +1,6 @@
 """`kdas-edge eval`: one model, or one folder of maps, on data sets; the result as JSON."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.bench import environment
-from kdas_edge.bench.accuracy import Protocol, data_fingerprint, evaluate, evaluate_maps
+from kdas_edge.bench.accuracy import (
+    PROTOCOLS,
+    Protocol,
+    data_fingerprint,
+    evaluate,
+    evaluate_maps,
+)
 from kdas_edge.bench.models import describe, is_checkpoint, one_line, precisions, predictor
 from kdas_edge.bundle.reader import Bundle
-from kdas_edge.console import progress
+from kdas_edge.console import info, progress
 from kdas_edge.data.layout import ImageSet, Pair, list_images, test_sets
 from kdas_edge.errors import KdasEdgeError, UserError
 from kdas_edge.files import staged_directory
+from kdas_edge.metrics import paper
 from kdas_edge.runtime.backends import open_backend
 from kdas_edge.runtime.targets import Target
 
@@ -143,6 +151,23 @@ def choose_sets(data: Path, names: Sequence[str] | None = None) -> dict[str, Ima
     if unknown:
         raise UserError(f"{data} has no test set {unknown[0]!r}; it has {', '.join(sets)}")
     return {name: sets[name] for name in names}
+
+
+def choose_protocols(asked: str | None) -> tuple[Protocol, ...]:
+    """The protocols of an option's value; both by default, where both can be computed.
+
+    Raises:
+        UserError: an unknown protocol, or `paper` asked for without PySODMetrics.
+    """
+    if asked is None and importlib.util.find_spec("py_sod_metrics") is None:
+        info("protocol paper left out: it needs pip install 'kdas-edge[report]'")
+        asked = "deploy"
+    if asked not in (*PROTOCOLS, "both", None):
+        raise UserError(f"--protocol {asked!r}: choose paper, deploy or both")
+    chosen = tuple(name for name in PROTOCOLS if asked in (name, "both", None))
+    if "paper" in chosen:
+        paper.check_installed()
+    return chosen
 
 
 def choose_precision(bundle: Bundle, target: Target, asked: str | None) -> str:

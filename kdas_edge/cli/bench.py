@@ -61,7 +61,13 @@ def bench(
     sets: Annotated[
         str | None, typer.Option("--sets", help="Only these test sets, with commas between.")
     ] = None,
-    protocol: Annotated[str, typer.Option("--protocol", help="paper, deploy or both.")] = "both",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            help="paper, deploy or both. Default: both; deploy on a device without PySODMetrics.",
+        ),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the result here, with every sample.")
     ] = None,
@@ -92,17 +98,15 @@ def bench(
         kdas-edge bench student --targets openvino:CPU --seconds 10
     """
     from kdas_edge.bench import harness
-    from kdas_edge.bench.accuracy import PROTOCOLS
-    from kdas_edge.bench.evaluation import choose_sets
+    from kdas_edge.bench.evaluation import choose_protocols, choose_sets
     from kdas_edge.bench.models import PRECISIONS, open_model
-    from kdas_edge.bench.report.tables import bench_table
+    from kdas_edge.bench.report.tables import bench_failures, bench_table
     from kdas_edge.console import info, table
     from kdas_edge.errors import UserError
     from kdas_edge.files import write_json
     from kdas_edge.runtime.targets import parse_target, parse_targets
 
-    if protocol not in (*PROTOCOLS, "both"):
-        raise UserError(f"--protocol {protocol!r}: choose paper, deploy or both")
+    protocols = choose_protocols(protocol)
     wanted = tuple(precisions.split(",")) if precisions else None
     for name in wanted or ():
         if name not in PRECISIONS:
@@ -118,7 +122,7 @@ def bench(
         seconds=seconds,
         warmup=warmup,
         limit=limit,
-        protocols=tuple(name for name in PROTOCOLS if protocol in (name, "both")),
+        protocols=protocols,
         precisions=wanted,
     )
     chosen = choose_sets(data, sets.split(",") if sets else None) if data is not None else {}
@@ -126,6 +130,8 @@ def bench(
     reference = open_model(teacher) if teacher is not None else None
     results = harness.run(bundles, reference, parsed, chosen, settings, shared)
     table(*bench_table(results))
+    for line in bench_failures(results):
+        print(line)
     if json is not None:
         write_json(json, results)
         info(f"results: {json}")

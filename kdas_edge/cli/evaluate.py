@@ -19,7 +19,13 @@ def evaluate(
         Path | None,
         typer.Option("--maps", help="Score this folder of 8-bit probability maps instead."),
     ] = None,
-    protocol: Annotated[str, typer.Option("--protocol", help="paper, deploy or both.")] = "both",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            help="paper, deploy or both. Default: both; deploy on a device without PySODMetrics.",
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -64,7 +70,6 @@ def evaluate(
         kdas-edge eval --maps maps/Kvasir --data DATA/TestDataset/Kvasir --json scores.json
     """
     from kdas_edge.bench import evaluation
-    from kdas_edge.bench.accuracy import PROTOCOLS
     from kdas_edge.bench.models import open_model
     from kdas_edge.bench.report.tables import evaluation_table
     from kdas_edge.console import table
@@ -72,9 +77,7 @@ def evaluate(
     from kdas_edge.files import check_output_directory, write_json
     from kdas_edge.runtime.targets import parse_target
 
-    if protocol not in (*PROTOCOLS, "both"):
-        raise UserError(f"--protocol {protocol!r}: choose paper, deploy or both")
-    protocols = [name for name in PROTOCOLS if protocol in (name, "both")]
+    protocols = evaluation.choose_protocols(protocol)
     if (model is None) == (maps is None):
         raise UserError("name either a MODEL or --maps DIR; see kdas-edge eval --help")
     if maps is not None:

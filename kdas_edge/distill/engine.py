@@ -41,7 +41,7 @@ from kdas_edge.run import Run
 try:
     from lightning_fabric import Fabric
 except ImportError:  # the umbrella package `lightning` carries the same Fabric
-    from lightning.fabric import Fabric
+    from lightning.fabric import Fabric  # type: ignore[no-redef]
 
 
 @dataclass
@@ -87,7 +87,7 @@ def make_fabric(precision: str) -> Fabric:
         devices=processes,
         num_nodes=nodes,
         strategy="ddp" if processes * nodes > 1 else "auto",
-        precision={"fp32": "32-true", "bf16": "bf16-mixed"}[precision],
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     fabric.launch()
     return fabric
@@ -140,9 +140,9 @@ class Trainer:
             lr=self.schedule.learning_rate,
             weight_decay=self.schedule.weight_decay,
         )
-        compiled = torch.compile(student) if recipe.engine.compile else student
+        compiled: Any = torch.compile(student) if recipe.engine.compile else student
         self.student, self.optimizer = fabric.setup(compiled, self.optimizer)
-        self.teacher = None
+        self.teacher: Any = None
         if teacher is not None and teacher_architecture is not None and self.loss.needs_teacher:
             teacher.eval().requires_grad_(False)
             if recipe.engine.channels_last:
@@ -273,9 +273,12 @@ class Trainer:
             dice, masks = validate(
                 self.student, data.images[part], data.masks[part], self.size, self.architecture
             )
-        total = self.fabric.all_reduce(torch.tensor(float(dice.sum())), reduce_op="sum")
-        count = self.fabric.all_reduce(torch.tensor(float(len(dice))), reduce_op="sum")
-        return float(total / count), masks
+        return self.sum(float(dice.sum())) / self.sum(len(dice)), masks
+
+    def sum(self, value: float) -> float:
+        """Add a number up over the processes."""
+        total: Any = self.fabric.all_reduce(torch.tensor(float(value)), reduce_op="sum")
+        return float(total)
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -403,9 +406,7 @@ def fit(
             if now.step % per_epoch == 0:
                 _end_epoch(recipe, trainer, validation, run, now, per_epoch, batch)
                 saved = -math.inf  # an epoch's end is always worth a checkpoint
-            stopped = bool(stop)
-            if fabric.world_size > 1:  # all processes leave at the same step
-                stopped = bool(fabric.all_reduce(torch.tensor(float(stopped)), reduce_op="sum"))
+            stopped = trainer.sum(len(stop)) > 0  # all processes leave at the same step
             if stopped or time.monotonic() - saved > 60 * recipe.engine.checkpoint_minutes:
                 trainer.save(run, now)
                 saved = time.monotonic()

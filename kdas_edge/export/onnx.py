@@ -22,6 +22,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from kdas_edge.bundle.manifest import Normalisation
@@ -75,6 +76,7 @@ def to_onnx(network: nn.Module, size: int) -> ModelProto:
     editor.rewrite_fake_quantize()
     editor.fold_batch_norm()
     editor.fold_constant_transposes()
+    editor.fold_constants()
     return _finish(editor.build())
 
 
@@ -149,7 +151,9 @@ def _finish(model: ModelProto) -> ModelProto:
     foreign = {(node.domain, node.op_type) for node in model.graph.node if node.domain}
     if foreign:
         names = ", ".join(f"{domain}.{kind}" for domain, kind in sorted(foreign))
-        raise KdasEdgeError(f"the ONNX graph holds operators that ONNX Runtime cannot load: {names}")
+        raise KdasEdgeError(
+            f"the ONNX graph holds operators that ONNX Runtime cannot load: {names}"
+        )
     for node in model.graph.node:
         node.doc_string = ""  # stack traces with local paths
     model.doc_string = model.graph.doc_string = ""
@@ -191,6 +195,12 @@ class _Editor:
         """FakeQuantize(x, low, high) becomes QuantizeLinear and DequantizeLinear."""
         nodes: list[NodeProto] = []
         for node in self.nodes:
+            if node.op_type in ("Max", "Min") and all(i in self.constants for i in node.input):
+                # NNCF clamps a weight of half range (overflow_fix) before its quantiser
+                clamp = np.maximum if node.op_type == "Max" else np.minimum
+                low, high = (self.constants[name] for name in node.input)
+                self.constants[node.output[0]] = clamp(low, high)
+                continue
             if node.domain != _OPENVINO_DOMAIN or node.op_type != "FakeQuantize":
                 nodes.append(node)
                 continue
@@ -207,6 +217,8 @@ class _Editor:
     def _quantize_pair(
         self, source: str, name: str, low: _Array, high: _Array, levels: int
     ) -> list[NodeProto]:
+        if levels != 256:
+            raise KdasEdgeError(f"a quantiser of {levels} levels has no ONNX form; use 8 bits")
         scale, zero, axis = _affine(low, high, levels)
         # always unsigned: the same grid shifted by 128, and the x86 kernels want u8 activations
         parameters = [f"{name}/scale", f"{name}/zero_point"]
@@ -335,6 +347,39 @@ class _Editor:
             alias[node.output[0]] = source.output[0]
         self.nodes = kept
 
+    def fold_constants(self) -> None:
+        """Compute what depends on constants and static shapes alone.
+
+        TensorFlow's padding, which `tf_*` backbones imitate, is traced as arithmetic on shapes.
+        """
+        shapes = self._static_shapes()
+        kept = []
+        for node in self.nodes:
+            if node.op_type == "Shape" and node.input[0] in shapes and not node.attribute:
+                self.constants[node.output[0]] = np.asarray(shapes[node.input[0]], np.int64)
+            elif (
+                node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+                and node.input
+                and all(name in self.constants for name in node.input if name)
+            ):
+                feeds = {name: self.constants[name] for name in node.input if name}
+                values = _evaluate(node, feeds)
+                self.constants.update(zip(node.output, values, strict=True))
+            else:
+                kept.append(node)
+        self.nodes = kept
+
+    def _static_shapes(self) -> dict[str, tuple[int, ...]]:
+        inferred = onnx.shape_inference.infer_shapes(self.build(), data_prop=True)
+        shapes = {}
+        for value in [*inferred.graph.value_info, *inferred.graph.input]:
+            dims = value.type.tensor_type.shape.dim
+            if value.type.tensor_type.HasField("shape") and all(
+                d.HasField("dim_value") for d in dims
+            ):
+                shapes[value.name] = tuple(d.dim_value for d in dims)
+        return shapes
+
     def build(self) -> ModelProto:
         """Return the model with the edited nodes and the constants still used."""
         graph = self.model.graph
@@ -352,6 +397,21 @@ class _Editor:
     def _rename(node: NodeProto, alias: dict[str, str]) -> None:
         for index, name in enumerate(node.input):
             node.input[index] = alias.get(name, name)
+
+
+def _evaluate(node: NodeProto, feeds: dict[str, _Array]) -> list[_Array]:
+    """Run one node on constants, with ONNX's own reference."""
+    graph = helper.make_graph(
+        [node],
+        "constant",
+        [
+            onnx.helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+            for k, v in feeds.items()
+        ],
+        [onnx.ValueInfoProto(name=name) for name in node.output],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feeds)]
 
 
 def _affine(low: _Array, high: _Array, levels: int) -> tuple[_Array, _Array, int | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -53,8 +54,11 @@ def to_openvino(network: nn.Module, size: int) -> "ov.Model":
 def with_camera_input(core: "ov.Model", normalisation: Normalisation, size: int) -> "ov.Model":
     """Put the camera's preprocessing before a `core` model: resize, colour, mean and std.
 
-    The resize is OpenVINO's copy of PIL's antialiased bilinear filter, the one that trained:
-    every other costs up to seven thousandths of Dice (FACTS).
+    The resize is PIL's antialiased bilinear filter, the one that trained: every other costs up to
+    seven thousandths of Dice (FACTS). It is written as two matrix products, because OpenVINO's own
+    `RESIZE_BILINEAR_PILLOW` gives the same pixels (0.5 % differ, by one grey level) but takes
+    four times as long (one thread, 1920×1080: 118 ms, products 29 ms) and builds its tables anew,
+    for seconds, at each new frame size.
 
     Args:
         core: from `to_openvino`; it is not changed.
@@ -65,22 +69,54 @@ def with_camera_input(core: "ov.Model", normalisation: Normalisation, size: int)
         A model that takes (1, H, W, 3) uint8 BGR of any height and width.
     """
     ov = import_openvino()
-    from openvino.preprocess import ColorFormat, PrePostProcessor, ResizeAlgorithm
+    from openvino import opset13 as op
 
-    process = PrePostProcessor(core.clone())
-    frame = process.input()
-    frame.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    frame.tensor().set_shape(ov.PartialShape([1, -1, -1, 3])).set_color_format(ColorFormat.BGR)
-    frame.model().set_layout(ov.Layout("NCHW"))
-    steps = frame.preprocess()
-    steps.resize(ResizeAlgorithm.RESIZE_BILINEAR_PILLOW, size, size)
-    steps.convert_color(ColorFormat.RGB)
-    steps.convert_element_type(ov.Type.f32)
-    steps.mean([255 * value for value in normalisation.mean])
-    steps.scale([255 * value for value in normalisation.std])
-    model = process.build()
+    frame = op.parameter(ov.PartialShape([1, -1, -1, 3]), ov.Type.u8, name="frame")
+    zero = op.constant(np.int64(0))
+    lengths = op.convert(op.shape_of(frame), "f32")
+    rows = _triangle_filter(op.gather(lengths, op.constant(np.int64(1)), zero), size)
+    columns = _triangle_filter(op.gather(lengths, op.constant(np.int64(2)), zero), size)
+
+    planes = op.transpose(frame, op.constant(np.asarray([0, 3, 1, 2], np.int64)))
+    # PIL filters horizontally first and rounds to whole grey levels after each pass
+    narrow = op.matmul(op.convert(planes, "f32"), columns, False, True)  # (1, 3, H, S)
+    small = op.matmul(rows, op.round(narrow, "half_away_from_zero"), False, False)
+    small = op.round(small, "half_away_from_zero")  # (1, 3, S, S)
+    rgb = op.gather(small, op.constant(np.asarray([2, 1, 0], np.int64)), op.constant(np.int64(1)))
+    mean = 255 * np.asarray(normalisation.mean, np.float64)
+    std = 255 * np.asarray(normalisation.std, np.float64)
+    scaled = op.multiply(rgb, op.constant((1 / std).astype(np.float32).reshape(1, 3, 1, 1)))
+    shift = op.constant((-mean / std).astype(np.float32).reshape(1, 3, 1, 1))
+    normalised = op.add(scaled, shift)
+
+    body = core.clone()
+    for consumer in body.input(0).get_target_inputs():
+        consumer.replace_source_output(normalised.output(0))
+    model = ov.Model(body.get_results(), [frame])
     _name_ends(model, "frame")
     return model
+
+
+def _triangle_filter(length: "ov.Node", size: int) -> "ov.Node":
+    """Weights (S, L) of PIL's bilinear filter from L pixels to S, L known when a frame comes.
+
+    The triangle is as wide as one output pixel when shrinking, one input pixel when enlarging
+    (Pillow, `src/libImaging/Resample.c`).
+    """
+    from openvino import opset13 as op
+
+    one = op.constant(np.float32(1))
+    scale = op.divide(length, op.constant(np.float32(size)))
+    centres = op.multiply(op.constant(np.arange(size, dtype=np.float32)[:, None] + 0.5), scale)
+    pixels = op.range(
+        op.constant(np.float32(0.5)),
+        op.add(length, op.constant(np.float32(0.5))),
+        one,
+        output_type="f32",
+    )  # (L)
+    distance = op.divide(op.absolute(op.subtract(pixels, centres)), op.maximum(scale, one))
+    weights = op.relu(op.subtract(one, distance))
+    return op.divide(weights, op.reduce_sum(weights, op.constant(np.int64([1])), keep_dims=True))
 
 
 def save_openvino(model: "ov.Model", path: Path, metadata: dict[str, str]) -> None:

@@ -18,6 +18,8 @@ References:
     [4] Margolin et al., "How to Evaluate Foreground Maps?", CVPR 2014 (weighted F).
 """
 
+import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +94,21 @@ def measure(probability: NDArray[Any], mask: NDArray[np.bool_]) -> PaperScore:
     )
 
 
+def check_installed() -> None:
+    """Refuse the protocol where PySODMetrics is absent, before any long work.
+
+    Raises:
+        UserError: names the remedy.
+    """
+    # find_spec before every image would cost more than the import did
+    if "py_sod_metrics" in sys.modules or importlib.util.find_spec("py_sod_metrics") is not None:
+        return
+    raise UserError(
+        "the paper protocol needs PySODMetrics; install it with pip install 'kdas-edge[report]', "
+        "or use --protocol deploy"
+    )
+
+
 def max_e_measure(curves: Sequence[NDArray[np.float64]]) -> float:
     """The E-measure of published tables: largest value of the mean curve of a set ([1])."""
     return float(np.mean(curves, axis=0).max())
@@ -157,13 +174,9 @@ def _structure_measures(
     stretched: NDArray[np.float64], mask: NDArray[np.bool_]
 ) -> tuple[float, float]:
     """S-measure ([2]) and weighted F-measure ([4]), as PySODMetrics computes them."""
-    try:
-        from py_sod_metrics import Smeasure, WeightedFmeasure
-    except ImportError as error:
-        raise UserError(
-            "the paper protocol needs PySODMetrics; install it with pip install 'kdas-edge[report]'"
-            ", or use --protocol deploy"
-        ) from error
+    check_installed()
+    from py_sod_metrics import Smeasure, WeightedFmeasure
+
     structure, weighted = Smeasure(), WeightedFmeasure()
     structure.step(stretched, mask, normalize=False)
     weighted.step(stretched, mask, normalize=False)

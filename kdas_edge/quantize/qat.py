@@ -76,7 +76,9 @@ def load_quantized(source: Path, checkpoint: Path = BEST) -> tuple[nn.Module, Ar
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         architecture = Architecture.from_dict(json.loads(header[ARCHITECTURE]))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is truncated or not a checkpoint ({error}); copy it again") from None
+        raise UserError(
+            f"{path} is truncated or not a checkpoint ({error}); copy it again"
+        ) from None
     network = from_architecture(architecture).eval()
     return restore(network, read_json(source / CONFIG), state, source), architecture
 

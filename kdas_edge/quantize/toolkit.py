@@ -33,9 +33,7 @@ def import_nncf() -> ModuleType:
             import nncf
             import nncf.torch
     except ImportError as error:
-        raise UserError(
-            f"quantisation needs NNCF ({error}); install kdas-edge[train]"
-        ) from None
+        raise UserError(f"quantisation needs NNCF ({error}); install kdas-edge[train]") from None
     nncf.set_log_level(logging.ERROR)
     return nncf
 
@@ -62,7 +60,9 @@ def check_compiler(cuda: bool) -> None:
     missing = [name for name, program in compilers.items() if shutil.which(program) is None]
     if not missing:
         return
-    what = f"NNCF compiles its quantisers with {', '.join(compilers)}; missing: {', '.join(missing)}"
+    what = (
+        f"NNCF compiles its quantisers with {', '.join(compilers)}; missing: {', '.join(missing)}"
+    )
     if cuda:
         raise UserError(f"{what}; install it, or hide the GPU with CUDA_VISIBLE_DEVICES=''")
     info(f"{what}; going on with the slower torch quantisers")

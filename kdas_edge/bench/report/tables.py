@@ -71,8 +71,8 @@ def bench_table(results: dict[str, Any]) -> tuple[str, list[str], list[list[str]
     """
     sets = list(results["data"])
     dice = main_accuracies(results)
-    headings = ["model", "precision", "target", "p50 ms", "p90 ms", "p99 ms", "× teacher"]
-    headings += ["95 % interval", "MB", *(f"Dice {name}" for name in sets), "status"]
+    headings = ["model", "precision", "target", "p50 ms", "p90 ms", "p99 ms", "× teacher (95 %)"]
+    headings += ["MB", *(f"Dice {name}" for name in sets), "status"]
     cells = []
     for row in results["rows"]:
         timing, ratio = row.get("latency"), row.get("speedup")
@@ -83,17 +83,32 @@ def bench_table(results: dict[str, Any]) -> tuple[str, list[str], list[list[str]
                 row["precision"],
                 row["target"],
                 *(f"{timing[name]:.2f}" if timing else "–" for name in ("p50", "p90", "p99")),
-                f"{ratio['value']:.2f}" if ratio else "–",
-                f"{ratio['low']:.2f}–{ratio['high']:.2f}" if ratio else "–",
+                ratio_text(ratio) if ratio else "–",
                 f"{row['file_bytes'] / 1e6:.2f}" if "file_bytes" in row else "–",
                 *(f"{accuracy[name]['mean']:.3f}" if name in accuracy else "–" for name in sets),
-                "ok" if row["status"] == "ok" else f"FAILED: {row['reason']}",
+                "ok" if row["status"] == "ok" else "FAILED",
             ]
         )
     title = "latency: synchronous, batch 1, model only"
     if sets:
         title += "; Dice: protocol deploy, fixed threshold"
     return title, headings, cells
+
+
+def ratio_text(ratio: dict[str, float]) -> str:
+    """A ratio with its interval, with as many digits as the interval is worth."""
+    digits = 1 if ratio["value"] >= 10 else 2
+    value, low, high = (f"{ratio[name]:.{digits}f}" for name in ("value", "low", "high"))
+    return value if low == high else f"{value} ({low}–{high})"
+
+
+def bench_failures(results: dict[str, Any]) -> list[str]:
+    """One line for each row that failed, with the reason."""
+    return [
+        f"FAILED {row['model']} {row['precision']} on {row['target']}: {row['reason']}"
+        for row in results["rows"]
+        if row["status"] != "ok"
+    ]
 
 
 def main_accuracies(results: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
