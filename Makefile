@@ -1,6 +1,7 @@
 # `make demo` runs the main job, `make test` passes the tests; each installs what it needs.
 PYTHON ?= python3
 DATA ?=
+WEIGHTS ?=
 DEMO_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint install clean
 
 demo: $(VENV)/.installed
-	$(BIN)/kdas-edge demo $(if $(DATA),--data $(DATA)) --overwrite $(DEMO_ARGS)
+	$(BIN)/kdas-edge demo $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) --overwrite $(DEMO_ARGS)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
