@@ -25,7 +25,7 @@ def table(results: dict[str, Any]) -> str:
     head += [f"Dice {name} ({results['data'][name]['images']})" for name in sets]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in results["rows"]:
-        model = results["models"][row["model"]]
+        model = results["models"][row["model"]]["provenance"]
         cells = [
             row["model"],
             f"{model['parameters'] / 1e6:.2f}",
@@ -46,7 +46,7 @@ def table(results: dict[str, Any]) -> str:
     machine = results["environment"]
     lines += [
         "",
-        f"One {machine['cpu']['name'] if isinstance(machine.get('cpu'), dict) else machine['cpu']}"
+        f"One {machine['cpu']}"
         ", synchronous, batch 1, model only, all rows of a target measured in turns.",
     ]
     return "\n".join(lines)
