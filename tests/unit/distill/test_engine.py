@@ -242,6 +242,16 @@ def test_validation_counts_an_empty_frame_left_empty_as_right(scenes: Path) -> N
     assert not masks.any()
 
 
+def test_a_distillation_in_bf16_trains_and_logs_the_gradient_shares(
+    scenes: Path, teacher: Path, tmp_path: Path
+) -> None:
+    recipe = tiny(scenes, teacher=str(teacher), schedule__epochs=1, engine__precision="bf16")
+    row = run_training(recipe, tmp_path)["history"][0]
+    shares = [row[f"share_{term}"] for term in ("segmentation", "attention", "sgm")]
+    assert sum(shares) == pytest.approx(1)
+    assert min(shares) > 0
+
+
 def test_accuracy_of_a_training_at_two_sizes_uses_the_teachers_larger_image(
     scenes: Path, teacher: Path, tmp_path: Path
 ) -> None:
