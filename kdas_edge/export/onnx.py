@@ -46,8 +46,8 @@ def to_onnx(network: nn.Module, size: int) -> ModelProto:
         size: side S of the square input, in pixels.
 
     Returns:
-        A checked model: (1, 3, S, S) float32 normalised RGB to (1, 2, S, S) probabilities, opset 18,
-        with operators of the standard domain only. The bytes depend on the weights alone.
+        A checked model: (1, 3, S, S) float32 normalised RGB to (1, 2, S, S) probabilities, opset
+        18, standard operators only. The bytes depend on the weights alone.
 
     Raises:
         KdasEdgeError: an operator of a foreign domain is left.

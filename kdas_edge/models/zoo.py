@@ -29,7 +29,7 @@ STRIDES = (4, 8, 16, 32)
 # (x - 127) / 128 on 0…255, which timm rounds to 0.5.
 _NORMALISATION: dict[str, tuple[float, float]] = {"tf_efficientnet_lite": (127 / 255, 128 / 255)}
 
-# Every name answers these when it is meant to be tried out; errors point to them.
+# Named by errors: one backbone of each kind that is known to work.
 _EXAMPLES = "pvt_v2_b0, tf_efficientnet_b0, mobilenetv2_100, repvit_m1"
 
 
@@ -228,6 +228,8 @@ def _encoder(
                 name, features_only=True, pretrained=pretrained, **options
             )
         except TypeError:
+            if not drop_path:
+                raise
             raise UserError(f"backbone {name!r} has no drop path; set model.drop_path: 0") from None
         except Exception as error:  # the hub raises errors of four libraries
             if not pretrained:

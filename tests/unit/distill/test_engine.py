@@ -29,7 +29,6 @@ def tiny(scenes: Path, **changes: object) -> TrainRecipe:
         "data": {"root": str(scenes), "size": 64, "validation": 0.2},
         "model": {"backbone": "test_efficientnet", "width": 8, "drop_path": 0.1},
         "augment": {"scale": [0.8, 1.2], "hue": 0.1, "blur": 0.5, "noise": 0.05},
-        "loss": {"variant": "supervised"},
         "schedule": {
             "epochs": 2,
             "batch_size": 4,
