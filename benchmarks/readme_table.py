@@ -1,7 +1,7 @@
 """Write the README's results table from the committed benchmark, so that no figure is typed.
 
-    python benchmarks/readme_table.py            # writes
-    python benchmarks/readme_table.py --check    # exit code 1 if the README says something else
+python benchmarks/readme_table.py            # writes
+python benchmarks/readme_table.py --check    # exit code 1 if the README says something else
 """
 
 import sys

@@ -1,0 +1,67 @@
+"""Copy what may be published of runs: recipe, environment, split, log, curves and their picture.
+
+Checkpoints and overlays stay behind: the overlays show images that are not ours to pass on.
+
+    python benchmarks/collect_runs.py runs/teacher_effb0_256 runs/student_mnv2_256
+"""
+
+import sys
+from pathlib import Path
+
+import altair as alt
+
+from kdas_edge.files import read_json, staged_directory, write_json, write_text_atomic
+from kdas_edge.run import open_run
+
+RESULTS = Path(__file__).resolve().parent / "results" / "runs"
+FILES = ("recipe.yaml", "environment.json", "split.json", "run.json", "metrics.csv")
+
+
+def curves(name: str, rows: list[dict]) -> alt.TopLevelMixin:
+    """Validation Dice, and the loss with its terms, by epoch."""
+    skipped = ("epoch", "step", "seconds", "images_per_second", "peak_memory_mib", "learning_rate")
+    long = [
+        {"epoch": row["epoch"], "term": key, "value": value}
+        for row in rows
+        for key, value in row.items()
+        if key not in skipped and isinstance(value, float)
+    ]
+    base = alt.Chart(alt.Data(values=long)).mark_line(point=True).properties(width=300, height=220)
+    axis = alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1))
+
+    def panel(title: str, keep: str, domain: bool) -> alt.Chart:
+        return base.transform_filter(keep).encode(
+            x=axis,
+            y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=domain)),
+            color=alt.Color("term:N", title=None),
+        )
+
+    dice = panel("Dice", "datum.term == 'validation_dice'", False)
+    loss_keep = "datum.term != 'validation_dice' && indexof(datum.term, 'share_') < 0"
+    panels = [dice, panel("loss and its terms", loss_keep, True)]
+    if any(key.startswith("share_") for key in rows[0]):
+        shares = panel("share of the gradient", "indexof(datum.term, 'share_') == 0", True)
+        panels.append(shares)
+    return alt.hconcat(*panels).resolve_scale(color="independent").properties(title=name)
+
+
+def main() -> None:
+    for argument in sys.argv[1:]:
+        run, _ = open_run(Path(argument))
+        target = RESULTS / run.path.name
+        with staged_directory(target, overwrite=True) as staging:
+            for name in FILES:
+                path = run.path / name
+                if path.suffix == ".json":
+                    write_json(staging / name, read_json(path))
+                else:
+                    write_text_atomic(staging / name, path.read_text())
+            for name in ("gate.json", "calibration.json"):
+                if (run.path / name).exists():
+                    write_json(staging / name, read_json(run.path / name))
+            curves(run.path.name, run.history()).save(str(staging / "curves.png"), scale_factor=2)
+        print(target)
+
+
+if __name__ == "__main__":
+    main()
