@@ -195,7 +195,7 @@ def _student_recipe(root: Path, teacher: Path, weights: Path | None, effort: Eff
             "name": "student",
             "model": _model(backbone, 16, weights),
             "teacher": str(teacher),
-            # summed over positions L_AT's gradient is 200 times the segmentation's (FACTS, docs)
+            # summed over positions L_AT's gradient is 200 times the segmentation's
             "loss": {"variant": "kdas", "segmentation": "structure", "teacher_scale": 0.005},
             "schedule": _schedule(effort.student_epochs, 1e-3),
         },

@@ -59,7 +59,7 @@ class AugmentRecipe(_Section):
 
 
 class LossRecipe(_Section):
-    """The loss of DESIGN §3; the reduction of the KL decides the teacher's share."""
+    """The loss, equation 8 of the paper; the reduction of the KL decides the teacher's share."""
 
     variant: Literal[
         "supervised", "kl", "attention_kd", "attention_kd_sgm", "kdas", "released_code", "soft_mask"
@@ -72,7 +72,7 @@ class LossRecipe(_Section):
         "positions", description="one distribution per image, or one per row of the map"
     )
     kl_reduction: Literal["sum", "mean"] = Field(
-        "sum", description="over positions; 'mean' divides by H·W (FACTS: no effect left)"
+        "sum", description="over positions; 'mean' divides by H·W; little is left then"
     )
     teacher_scale: float = Field(1.0, ge=0, description="extra factor on the teacher terms")
 

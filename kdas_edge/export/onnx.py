@@ -55,7 +55,8 @@ def to_onnx(network: nn.Module, size: int) -> ModelProto:
     graph = DeployGraph(network).eval()
     device = next(network.parameters()).device
     example = torch.zeros(1, 3, size, size, device=device)
-    buffer = io.BytesIO()
+    # the exporter writes to any file-like object, though its annotation names paths only
+    buffer: Any = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # the tracer warns of shapes that become constants, which is what a static graph wants;
         # the dynamo exporter fails on NNCF's quantisers (FACTS)
@@ -96,7 +97,7 @@ def with_camera_input(core: ModelProto, normalisation: Normalisation, size: int)
     mean = 255 * np.asarray(normalisation.mean, np.float64)
     std = 255 * np.asarray(normalisation.std, np.float64)
     shape = (1, 3, 1, 1)
-    constants = {
+    constants: dict[str, _Array] = {
         "camera/size": np.asarray([1, 3, size, size], np.int64),
         "camera/bgr_to_rgb": np.asarray([2, 1, 0], np.int64),
         "camera/scale": (1 / std).reshape(shape).astype(np.float32),
@@ -224,7 +225,7 @@ class _Editor:
         parameters = [f"{name}/scale", f"{name}/zero_point"]
         self.constants[parameters[0]] = scale.astype(np.float32)
         self.constants[parameters[1]] = zero.clip(0, 255).astype(np.uint8)
-        attributes = {} if axis is None else {"axis": axis}
+        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
         return [
             helper.make_node(
                 "QuantizeLinear",
@@ -258,18 +259,16 @@ class _Editor:
         else:
             kind = np.uint8  # type: ignore[assignment]
         inputs = [f"{name}/int8", f"{name}/scale", f"{name}/zero_point"]
-        for key, value in zip(
-            inputs,
-            (grid.astype(kind), scale.astype(np.float32), zero.astype(kind)),
-            strict=True,
-        ):
-            self.constants[key] = value
+        self.constants[inputs[0]] = grid.astype(kind)
+        self.constants[inputs[1]] = scale.astype(np.float32)
+        self.constants[inputs[2]] = zero.astype(kind)
+        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
         return helper.make_node(
             "DequantizeLinear",
             inputs,
             [name],
             name=f"{name}/dequantize",
-            **({} if axis is None else {"axis": axis}),
+            **attributes,
         )
 
     def fold_batch_norm(self) -> None:

@@ -116,7 +116,9 @@ def _triangle_filter(length: "ov.Node", size: int) -> "ov.Node":
     )  # (L)
     distance = op.divide(op.absolute(op.subtract(pixels, centres)), op.maximum(scale, one))
     weights = op.relu(op.subtract(one, distance))
-    return op.divide(weights, op.reduce_sum(weights, op.constant(np.int64([1])), keep_dims=True))
+    return op.divide(
+        weights, op.reduce_sum(weights, op.constant(np.asarray([1], np.int64)), keep_dims=True)
+    )
 
 
 def save_openvino(model: "ov.Model", path: Path, metadata: dict[str, str]) -> None:
