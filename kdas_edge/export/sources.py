@@ -1,0 +1,130 @@
+"""Where a bundle comes from: a float run, a quantised run, or bare checkpoints."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdas_edge.bundle.manifest import AccuracyRecord
+from kdas_edge.errors import UserError
+from kdas_edge.files import read_json
+from kdas_edge.models.checkpoints import load_network
+from kdas_edge.models.zoo import Architecture
+from kdas_edge.quantize.pipeline import FLOAT
+from kdas_edge.quantize.qat import CONFIG, load_quantized
+from kdas_edge.run import open_run
+
+
+@dataclass
+class Sources:
+    """The networks of a bundle and what is known of them.
+
+    Attributes:
+        network: float, in eval mode.
+        architecture: of both networks.
+        quantized: fake-quantised, or None.
+        recipe: of the float run; empty for a bare checkpoint.
+        split_sha256: of the training data's split, or None.
+        notes: the quantisation's recipe and gate.
+        accuracy: what the runs measured on their validation split.
+    """
+
+    network: nn.Module
+    architecture: Architecture
+    quantized: nn.Module | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    split_sha256: str | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    accuracy: list[AccuracyRecord] = field(default_factory=list)
+
+
+def is_quantized_run(source: Path) -> bool:
+    """True for a run of `kdas-edge quantize`."""
+    return (source / CONFIG).is_file()
+
+
+def load_sources(float_source: Path, quantized_source: Path | None) -> Sources:
+    """Load the networks of a bundle.
+
+    Args:
+        float_source: a float run or checkpoint, or a quantised run, which carries its float
+            student.
+        quantized_source: a quantised run; by default `float_source` if it is one.
+
+    Raises:
+        UserError: absent, truncated, or the two are not of one architecture.
+    """
+    if is_quantized_run(float_source):
+        if quantized_source is not None:
+            raise UserError(
+                f"{float_source} is a quantised run already; name the float run, or leave "
+                f"--int8 {quantized_source} out"
+            )
+        quantized_source = float_source
+    network, architecture = load_network(
+        float_source / FLOAT if is_quantized_run(float_source) else float_source
+    )
+    sources = Sources(network, architecture)
+    if float_source.is_dir() and not is_quantized_run(float_source):
+        run, recipe = open_run(float_source)
+        sources.recipe = _portable(recipe.model_dump(mode="json"))
+        _add_run(sources, run.path, run.state(), "fp32")
+    if quantized_source is not None:
+        _add_quantized(sources, quantized_source, float_source)
+    return sources
+
+
+def _add_quantized(sources: Sources, source: Path, float_source: Path) -> None:
+    sources.quantized, architecture = load_quantized(source)
+    if architecture != sources.architecture:
+        raise UserError(
+            f"{source} was quantised from {architecture.backbone} at {architecture.size} pixels, "
+            f"{float_source} is {sources.architecture.backbone} at {sources.architecture.size}; "
+            "name the run that it came from"
+        )
+    run, recipe = open_run(source)
+    state = run.state()
+    sources.notes["quantization"] = {
+        "recipe": _portable(recipe.model_dump(mode="json")),
+        "gate": state.get("gate"),
+    }
+    if not sources.recipe:
+        sources.recipe = _portable(state.get("student_recipe") or {})
+    gate = state.get("gate") or {}
+    if "float_dice" in gate and not sources.accuracy:
+        sources.accuracy.append(_validation("fp32", gate["float_dice"], gate["images"]))
+    _add_run(sources, source, state, "int8")
+
+
+def _add_run(sources: Sources, path: Path, state: dict[str, Any], precision: str) -> None:
+    split = read_json(path / "split.json") if (path / "split.json").is_file() else {}
+    if sources.split_sha256 is None:
+        sources.split_sha256 = split.get("sha256")
+    images, dice = len(split.get("validation", [])), state.get("best_dice")
+    if images and dice is not None and dice >= 0:
+        sources.accuracy.append(_validation(precision, dice, images))
+
+
+def _validation(precision: str, dice: float, images: int) -> AccuracyRecord:
+    return AccuracyRecord.model_validate(
+        {
+            "dataset": "validation split",
+            "protocol": "deploy",
+            "precision": precision,
+            "runtime": "torch",
+            "images": images,
+            "metrics": {"dice": dice},
+        }
+    )
+
+
+def _portable(value: Any) -> Any:
+    """Replace absolute paths by their last part: a bundle tells nothing of the disk it left."""
+    if isinstance(value, dict):
+        return {key: _portable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_portable(inner) for inner in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value
