@@ -1,0 +1,252 @@
+"""`kdas-edge doctor`: what this machine can do, and one line of advice for what it cannot.
+
+Torch is not imported: its absence must be tellable on the device, and its import takes seconds.
+"""
+
+import importlib.metadata
+import importlib.util
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdas_edge.bench import environment
+from kdas_edge.runtime.backends import runtime_devices
+
+SCHEMA = "kdas-edge/doctor/1"
+
+Verdict = Literal["ok", "note", "missing"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        area: heading under which it is shown.
+        what: the thing.
+        found: what was seen.
+        verdict: `ok`; `note` if something could be better; `missing` if a verb will refuse.
+        advice: one line, empty if there is nothing to do.
+    """
+
+    area: str
+    what: str
+    found: str
+    verdict: Verdict = "ok"
+    advice: str = ""
+
+
+def examine() -> dict[str, Any]:
+    """Look at processor, runtimes, packages, compilers and settings.
+
+    Returns:
+        A JSON object: `environment`, `devices` per runtime, and `findings`.
+    """
+    described = environment.describe()
+    devices = {name: _devices(name) for name in ("openvino", "onnxruntime", "torch")}
+    findings = [
+        *_processor(described),
+        *_runtimes(devices),
+        *_compilers(devices),
+        *_extras(),
+        *_settings(described),
+    ]
+    return {
+        "schema": SCHEMA,
+        "environment": described,
+        "devices": devices,
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _devices(runtime: str) -> list[str]:
+    """Devices of a runtime; torch's are told from the driver, without importing torch."""
+    if runtime != "torch":
+        return runtime_devices(runtime)
+    if importlib.util.find_spec("torch") is None:
+        return []
+    return ["cpu", "cuda"] if _torch_is_cuda_build() and _nvidia_driver() else ["cpu"]
+
+
+def _processor(described: dict[str, Any]) -> list[Finding]:
+    features: dict[str, bool | None] = described["cpu_features"]
+    present = [name for name, value in features.items() if value]
+    findings = [
+        Finding(
+            "processor",
+            "name",
+            f"{described['cpu']}, {described['cpus_usable']} of {described['cpus_logical']} usable",
+        )
+    ]
+    if all(value is None for value in features.values()):
+        return [
+            *findings,
+            Finding(
+                "processor",
+                "features",
+                "unknown",
+                "note",
+                "this system does not tell; measure int8 against fp32 with kdas-edge bench",
+            ),
+        ]
+    fast_int8 = any(features[name] for name in ("vnni", "amx_int8", "arm_dotprod", "arm_i8mm"))
+    findings.append(
+        Finding(
+            "processor",
+            "int8",
+            ", ".join(present) or "none of the known features",
+            "ok" if fast_int8 else "note",
+            ""
+            if fast_int8
+            else "no VNNI, AMX or dot product: int8 gains little here, and wants the 7-bit "
+            "overflow fix when quantising; compare with fp32",
+        )
+    )
+    bf16 = any(features[name] for name in ("amx_bf16", "avx512_bf16", "arm_bf16"))
+    findings.append(
+        Finding(
+            "processor",
+            "bf16",
+            "yes" if bf16 else "no",
+            "ok",
+            "try the target option precision=bf16 for fp32 models" if bf16 else "",
+        )
+    )
+    return findings
+
+
+def _runtimes(devices: dict[str, list[str]]) -> list[Finding]:
+    remedies = {
+        "openvino": "pip install kdas-edge",
+        "onnxruntime": "pip install kdas-edge",
+        "torch": "only for training and torch targets: pip install 'kdas-edge[train]'",
+    }
+    findings = []
+    for runtime, found in devices.items():
+        version = _version("onnxruntime-gpu" if runtime == "onnxruntime" else runtime) or _version(
+            runtime
+        )
+        if not found:
+            verdict: Verdict = "note" if runtime == "torch" else "missing"
+            findings.append(
+                Finding("runtimes", runtime, "not installed", verdict, remedies[runtime])
+            )
+            continue
+        advice = ""
+        if runtime == "onnxruntime" and "CUDA" not in found and _nvidia_driver():
+            advice = "an NVIDIA GPU is present: install onnxruntime-gpu instead of onnxruntime"
+        if runtime == "torch" and "cuda" not in found and _nvidia_driver():
+            advice = "an NVIDIA GPU is present, but this torch is a CPU build"
+        findings.append(
+            Finding(
+                "runtimes",
+                runtime,
+                f"{version or 'version unknown'}: {', '.join(found)}",
+                "note" if advice else "ok",
+                advice,
+            )
+        )
+    return findings
+
+
+def _compilers(devices: dict[str, list[str]]) -> list[Finding]:
+    """NNCF compiles its quantisers at first use; only quantisation-aware training needs them."""
+    if _version("nncf") is None:
+        return []
+    wanted = {"g++": "apt-get install g++", "ninja": "pip install ninja"}
+    if "cuda" in devices["torch"]:
+        wanted["nvcc"] = "install the CUDA toolkit of torch's version, or quantise on the CPU"
+    findings = []
+    for program, remedy in wanted.items():
+        path = shutil.which(program)
+        if path is None and program == "ninja" and _version("ninja") is not None:
+            path = "in this Python environment"
+        findings.append(
+            Finding("compilers", program, path or "not found")
+            if path
+            else Finding(
+                "compilers",
+                program,
+                "not found",
+                "missing",
+                f"kdas-edge quantize needs it once, to compile NNCF's quantisers: {remedy}",
+            )
+        )
+    return findings
+
+
+def _extras() -> list[Finding]:
+    findings = []
+    for extra, modules, verbs in (
+        ("report", ("altair", "jinja2", "vl_convert", "py_sod_metrics"), "report, protocol paper"),
+        ("train", ("torch", "timm", "lightning_fabric", "nncf", "onnx"), "train … export"),
+    ):
+        absent = [name for name in modules if importlib.util.find_spec(name) is None]
+        findings.append(
+            Finding(
+                "packages",
+                f"extra {extra}",
+                f"without {', '.join(absent)}" if absent else "installed",
+                "note" if absent else "ok",
+                f"for {verbs}: pip install 'kdas-edge[{extra}]'" if absent else "",
+            )
+        )
+    return findings
+
+
+def _settings(described: dict[str, Any]) -> list[Finding]:
+    findings = []
+    governor = described["governor"]
+    slow = governor not in (None, "performance")
+    findings.append(
+        Finding(
+            "measuring",
+            "frequency governor",
+            governor or "not told (virtual machine or container)",
+            "note" if slow else "ok",
+            "for steady latencies: cpupower frequency-set -g performance" if slow else "",
+        )
+    )
+    load = described["load_average"]
+    if load is not None:
+        busy = load[0] > 0.5 * described["cpus_usable"]
+        findings.append(
+            Finding(
+                "measuring",
+                "load average",
+                str(load[0]),
+                "note" if busy else "ok",
+                "other work is running: compare ratios, not milliseconds" if busy else "",
+            )
+        )
+    pinned = described["thread_environment"]
+    findings.append(
+        Finding(
+            "measuring",
+            "thread variables",
+            " ".join(f"{name}={value}" for name, value in pinned.items()) or "none set",
+            "note" if pinned else "ok",
+            "they limit the runtimes beside the target's own option threads" if pinned else "",
+        )
+    )
+    return findings
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _torch_is_cuda_build() -> bool:
+    """A CUDA build of torch requires NVIDIA's or its own CUDA packages, and ships the library."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    return any((Path(spec.origin).parent / "lib").glob("*torch_cuda*"))
+
+
+def _nvidia_driver() -> bool:
+    return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()

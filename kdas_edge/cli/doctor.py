@@ -1,0 +1,33 @@
+"""`kdas-edge doctor`: what this machine can do."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    json: Annotated[Path | None, typer.Option("--json", help="Write the findings here.")] = None,
+) -> None:
+    """Look at processor, runtimes, packages and compilers, with one line of advice each.
+
+    The exit code is 0 whatever is found: which verbs you need, only you know.
+
+    Examples:
+
+        kdas-edge doctor
+
+        kdas-edge doctor --json doctor.json
+    """
+    from kdas_edge.bench.diagnosis import examine
+    from kdas_edge.console import table
+    from kdas_edge.files import write_json
+
+    result = examine()
+    table(
+        "kdas-edge doctor",
+        ["area", "what", "found", "verdict", "advice"],
+        [[str(value) for value in finding.values()] for finding in result["findings"]],
+    )
+    if json is not None:
+        write_json(json, result)

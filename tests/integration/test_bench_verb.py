@@ -1,0 +1,175 @@
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from run_verb import only_line, run_verb
+from tiny_bundle import make_tiny_bundle, rewrite_manifest, scene
+
+TARGETS = "openvino:CPU:threads=1,openvino:CPU:threads=2,onnxruntime:CPU:threads=1"
+QUICK = ("--iterations", 5, "--warmup", 1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    for name, size in (("teacher", 256), ("student", 64)):
+        path = make_tiny_bundle(root / name, size, presets=("core",))
+        rewrite_manifest(path, lambda values, name=name: values.update(name=name))
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "discs"
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for index in range(4):
+        image = scene(96, 128, seed=index, polyp=index != 3)
+        cv2.imwrite(str(root / f"images/{index}.png"), image[..., ::-1])
+        mask = (image[..., 1] > 120).astype(np.uint8) * 255
+        cv2.imwrite(str(root / f"masks/{index}.png"), mask)
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(models, data, tmp_path_factory):
+    """One benchmark for several tests; its torch rows fail, for the bundles hold no torch model."""
+    from kdas_edge.bench import harness
+    from kdas_edge.bench.evaluation import choose_sets
+    from kdas_edge.bench.models import open_model
+    from kdas_edge.runtime.targets import parse_targets
+
+    return harness.run(
+        [open_model(models / "student")],
+        open_model(models / "teacher"),
+        parse_targets(TARGETS + ",torch:cpu"),
+        choose_sets(data),
+        harness.Settings(iterations=12, warmup=1),
+    )
+
+
+def test_there_is_one_row_per_model_precision_and_target(results):
+    found = [(r["model"], r["precision"], r["target"]) for r in results["rows"]]
+    assert len(set(found)) == len(found)
+    expected = {
+        (model, precision, target)
+        for model in ("teacher", "student")
+        for precision in ("fp32", "int8")
+        for target in TARGETS.split(",")
+    }
+    assert expected <= set(found)
+
+
+def test_a_row_has_percentiles_samples_ratio_size_and_effective_properties(results):
+    row = next(r for r in results["rows"] if r["model"] == "student" and r["precision"] == "int8")
+    timing = row["latency"]
+    assert 0 < timing["min"] <= timing["p50"] <= timing["p90"] <= timing["p99"] <= timing["max"]
+    assert len(timing["samples"]) == 12
+    assert row["speedup"]["low"] <= row["speedup"]["value"] <= row["speedup"]["high"]
+    # the student sees a sixteenth of the teacher's pixels
+    assert row["speedup"]["value"] > 1
+    assert row["file_bytes"] > 1000 and row["load_ms"] > 0
+    assert row["effective"]["threads"] == 1
+
+
+def test_the_teachers_fp32_row_is_the_reference_of_each_target(results):
+    for row in results["rows"]:
+        if (row["model"], row["precision"]) == ("teacher", "fp32") and "latency" in row:
+            assert row["speedup"] == {"value": 1, "low": 1, "high": 1}
+
+
+def test_accuracy_is_shared_among_thread_settings_but_not_among_runtimes(results):
+    keys = {
+        row["target"]: row["accuracy"]
+        for row in results["rows"]
+        if (row["model"], row["precision"]) == ("student", "int8") and row["status"] == "ok"
+    }
+    one, two, other = (keys[target] for target in TARGETS.split(","))
+    assert one == two != other
+    entries = [entry for entry in results["accuracy"] if entry["key"] == one]
+    assert {entry["protocol"] for entry in entries} == {"paper", "deploy"}
+    deploy = next(entry for entry in entries if entry["protocol"] == "deploy")
+    assert deploy["metrics"]["Dice"]["mean"] > 0.9
+    assert len(deploy["per_image"]) == 4
+    assert deploy["difference_to_teacher"]["count"] == 4
+
+
+def test_a_row_that_fails_says_why_and_the_others_have_their_numbers(results):
+    failed = [row for row in results["rows"] if row["status"] == "failed"]
+    assert {row["target"] for row in failed} == {"torch:cpu"}
+    assert all("torch" in row["reason"] for row in failed)
+
+
+def test_a_model_file_that_does_not_load_fails_alone(models, tmp_path, capsys):
+    broken = shutil.copytree(models / "student", tmp_path / "broken")
+    (broken / "int8/core.onnx").write_bytes(b"not a graph")
+    rewrite_manifest(broken, lambda values: None)
+    done = run_verb(capsys, "bench", broken, "--targets", "onnxruntime:CPU:threads=1", *QUICK)
+    assert done.code == 0, done.err
+    assert "FAILED student int8 on onnxruntime:CPU:threads=1: " in done.out
+    assert done.out.count("FAILED student") == 1
+
+
+def test_the_verb_prints_the_table_and_writes_everything(models, data, tmp_path, capsys):
+    result, page = tmp_path / "out.json", tmp_path / "page.html"
+    done = run_verb(
+        capsys, "bench", models / "student", "--teacher", models / "teacher", "--data", data,
+        "--targets", "openvino:CPU:threads=1,openvino:GPU", *QUICK, "--limit", 2,
+        "--json", result, "--html", page,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "openvino finds no GPU" in done.out or "GPU" in done.out
+    values = json.loads(result.read_text())
+    assert values["schema"] == "kdas-edge/bench/1"
+    assert values["data"]["discs"]["images"] == 2
+    assert page.read_text().count("data:image/jpeg;base64,") >= 8
+    assert (tmp_path / "pareto.png").is_file() and (tmp_path / "pareto.svg").is_file()
+
+
+def test_accuracy_can_be_computed_on_another_target(models, data, tmp_path, capsys):
+    result = tmp_path / "out.json"
+    done = run_verb(
+        capsys, "bench", models / "student", "--data", data, "--precisions", "int8", *QUICK,
+        "--targets", "openvino:CPU:threads=1,onnxruntime:CPU:threads=1",
+        "--accuracy-target", "onnxruntime:CPU", "--json", result,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    values = json.loads(result.read_text())
+    assert {row["accuracy"] for row in values["rows"]} == {"student|int8|onnxruntime:CPU"}
+    assert {entry["target"] for entry in values["accuracy"]} == {"onnxruntime:CPU"}
+
+
+def test_the_only_target_being_absent_is_one_line(models, tmp_path, capsys):
+    result = tmp_path / "out.json"
+    done = run_verb(
+        capsys, "bench", models / "student", "--targets", "openvino:NPU", "--json", result
+    )
+    assert "openvino:CPU" in only_line(done)
+    assert not result.exists()
+
+
+def test_wrong_arguments_of_bench_are_one_line_each(models, data, tmp_path, capsys):
+    student = models / "student"
+    for arguments, words in (
+        ([student, "--targets", "openvino:CPU:thread=1"], "did you mean 'threads'"),
+        ([student, "--precisions", "int4"], "fp32, fp16, int8"),
+        ([student, "--teacher", student], "given twice"),
+        ([student, "--data", tmp_path / "nowhere"], "nowhere"),
+        ([student, "--html", tmp_path], "is a folder"),
+    ):
+        assert words in only_line(run_verb(capsys, "bench", *arguments))
+
+
+def test_doctor_finds_the_runtimes_of_this_machine(tmp_path, capsys):
+    result = tmp_path / "doctor.json"
+    done = run_verb(capsys, "doctor", "--json", result)
+    assert done.code == 0, done.err
+    values = json.loads(result.read_text())
+    assert "CPU" in values["devices"]["openvino"] and "CPU" in values["devices"]["onnxruntime"]
+    assert {"processor", "runtimes", "measuring"} <= {f["area"] for f in values["findings"]}
+    for finding in values["findings"]:
+        assert finding["verdict"] in ("ok", "note", "missing")
+        assert finding["verdict"] == "ok" or finding["advice"]
+        assert "\n" not in finding["advice"]

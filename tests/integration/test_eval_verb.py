@@ -1,0 +1,125 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from run_verb import only_line, run_verb
+from tiny_bundle import make_tiny_bundle, scene
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Test sets `discs` (one frame without a polyp) and `more` in the PraNet layout."""
+    root = tmp_path_factory.mktemp("data")
+    for name, count in (("discs", 3), ("more", 2)):
+        folder = root / "TestDataset" / name
+        for part in ("images", "masks"):
+            (folder / part).mkdir(parents=True)
+        for index in range(count):
+            image = scene(96, 128, seed=index, polyp=index != 2)
+            cv2.imwrite(str(folder / f"images/{index}.png"), image[..., ::-1])
+            mask = (image[..., 1] > 120).astype(np.uint8) * 255
+            cv2.imwrite(str(folder / f"masks/{index}.png"), mask)
+    return root
+
+
+def test_a_bundle_is_scored_on_every_set_under_both_protocols(bundle, data, tmp_path, capsys):
+    result = tmp_path / "result.json"
+    done = run_verb(capsys, "eval", bundle, "--data", data, "--json", result)
+    assert done.code == 0, done.err
+    assert "protocol paper" in done.out and "protocol deploy" in done.out
+    values = json.loads(result.read_text())
+    assert values["schema"] == "kdas-edge/eval/1"
+    assert values["precision"] == "int8" and values["target"] == "openvino:CPU"
+    assert "precision" in values["effective"]
+    found = {(entry["dataset"], entry["protocol"]): entry for entry in values["results"]}
+    assert set(found) == {(s, p) for s in ("discs", "more") for p in ("paper", "deploy")}
+    discs = found["discs", "deploy"]
+    # the pale disc is what the tiny network looks for
+    assert discs["metrics"]["Dice"]["mean"] > 0.9
+    assert [row["name"] for row in discs["per_image"]] == ["0", "1", "2"]
+    assert found["discs", "paper"]["skipped_polyp_free"] == 1
+
+
+def test_maps_that_were_written_score_like_the_model_that_wrote_them(
+    bundle, data, tmp_path, capsys
+):
+    first, second, maps = tmp_path / "model.json", tmp_path / "maps.json", tmp_path / "maps"
+    done = run_verb(
+        capsys, "eval", bundle, "--data", data, "--sets", "discs", "--protocol", "paper",
+        "--maps-out", maps, "--json", first,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    # the polyp-free frame has a map but no place in the paper protocol
+    done = run_verb(
+        capsys, "eval", "--maps", maps / "discs", "--data", data / "TestDataset" / "discs",
+        "--protocol", "paper", "--json", second,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    direct, stored = (json.loads(p.read_text())["results"][0] for p in (first, second))
+    assert stored["images"] == direct["images"] == 2
+    for name in ("mDice", "mIoU", "MAE", "Smeasure", "wFmeasure"):
+        # 8 bits round what lies near 0, and a third of this map does
+        assert stored["metrics"][name]["mean"] == pytest.approx(
+            direct["metrics"][name]["mean"], abs=0.01
+        )
+
+
+def test_a_missing_map_is_one_line(bundle, data, tmp_path, capsys):
+    masks = data / "TestDataset" / "discs" / "masks"
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    (maps / "0.png").write_bytes((masks / "0.png").read_bytes())
+    done = run_verb(capsys, "eval", "--maps", maps, "--data", masks.parent)
+    assert "no map for 2 of 3 masks" in only_line(done)
+
+
+def test_an_absent_device_is_one_line_that_lists_what_is_present(bundle, data, tmp_path, capsys):
+    maps = tmp_path / "maps"
+    done = run_verb(
+        capsys, "eval", bundle, "--data", data, "--target", "openvino:NPU", "--maps-out", maps
+    )
+    assert "openvino:CPU" in only_line(done)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_arguments_are_one_line_each(bundle, data, tmp_path, capsys):
+    for arguments, words in (
+        (["--data", data], "MODEL or --maps"),
+        ([bundle, "--data", tmp_path / "nowhere"], "nowhere"),
+        ([bundle, "--data", data, "--protocol", "pranet"], "paper, deploy or both"),
+        ([bundle, "--data", data, "--sets", "dics"], "discs, more"),
+        ([bundle, "--data", data, "--target", "openvino:TPU"], "TPU"),
+        ([bundle, "--data", data, "--precision", "fp16"], "fp16"),
+        ([tmp_path / "absent", "--data", data], "does not exist"),
+        ([__file__, "--data", data], "is no model"),
+    ):
+        assert words in only_line(run_verb(capsys, "eval", *arguments))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_evaluated_in_torch(data, tmp_path, capsys):
+    from kdas_edge.models.checkpoints import save_network
+    from kdas_edge.models.zoo import build
+    from kdas_edge.recipe import ModelRecipe
+
+    network, architecture = build(
+        ModelRecipe(backbone="mobilenetv2_035", width=8, pretrained=False), size=64
+    )
+    checkpoint = tmp_path / "random.safetensors"
+    save_network(checkpoint, network.state_dict(), architecture)
+    result = tmp_path / "result.json"
+    done = run_verb(
+        capsys, "eval", checkpoint, "--data", data, "--limit", 1, "--protocol", "deploy",
+        "--json", result,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    values = json.loads(result.read_text())
+    assert (values["target"], values["precision"]) == ("torch:cpu", "fp32")
+    assert values["model"]["kind"] == "checkpoint"
+    assert values["model"]["provenance"]["parameters"] > 100_000
