@@ -3,7 +3,6 @@
 The drawing itself lies on the ground (`kdas_edge.overlay`), because training draws too.
 """
 
-from kdas_edge.overlay import GROUND_TRUTH as TRUTH
-from kdas_edge.overlay import PREDICTION, SECOND_PREDICTION, draw_contours
+from kdas_edge.overlay import GROUND_TRUTH, PREDICTION, SECOND_PREDICTION, draw_contours
 
-__all__ = ["PREDICTION", "SECOND_PREDICTION", "TRUTH", "draw_contours"]
+__all__ = ["GROUND_TRUTH", "PREDICTION", "SECOND_PREDICTION", "draw_contours"]
