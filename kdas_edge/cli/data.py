@@ -95,7 +95,7 @@ def prepare(
     root: Annotated[Path, typer.Argument(help="PraNet layout, or a folder with images/ + masks/.")],
     out: Annotated[Path, typer.Argument(help="Folder to make, in the same layout.")],
     size: Annotated[int, typer.Option(min=32, max=4096, help="Side in pixels.")] = 352,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 92,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 90,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:

@@ -30,7 +30,7 @@ from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory, staged_directory, write_json
 
 RECORD = "prepared.json"
-DEFAULT_QUALITY = 92
+DEFAULT_QUALITY = 90
 
 
 @dataclass(frozen=True)
