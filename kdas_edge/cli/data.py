@@ -152,7 +152,7 @@ def _show(report: "Report") -> None:
     total = Counter((finding.set_name, finding.kind) for finding in report.findings)
     shown: Counter[tuple[str, str]] = Counter()
     rows: list[list[object]] = []
-    for finding in report.findings:
+    for finding in report.errors + report.warnings:
         key = (finding.set_name, finding.kind)
         shown[key] += 1
         first = shown[key] == 1
