@@ -74,7 +74,7 @@ def test_a_predictor_that_fails_does_not_end_the_others(image_set):
 
 def test_the_interval_is_seeded_and_covers_the_true_mean_about_95_times_in_100():
     rng = np.random.default_rng(5)
-    draws = [rng.beta(8, 2, 60) for _ in range(300)]
+    draws = [rng.beta(8, 2, 60) for _ in range(150)]
     estimates = [accuracy.bootstrap_mean(values) for values in draws]
     covered = np.mean([estimate.low <= 0.8 <= estimate.high for estimate in estimates])
     assert 0.9 <= covered <= 0.98
