@@ -14,11 +14,11 @@ import numpy as np
 import openvino as ov
 import torch
 
-from kdas_edge.bench.environment import describe
 from kdas_edge.bench.latency import Latency, measure, speedup
 from kdas_edge.console import info, table
 from kdas_edge.data.synthetic import scene
 from kdas_edge.distill.engine import normalise
+from kdas_edge.environment import describe
 from kdas_edge.export.openvino import to_openvino
 from kdas_edge.files import write_json
 from kdas_edge.models.zoo import build, multiply_accumulates, parameters

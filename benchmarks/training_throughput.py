@@ -25,10 +25,10 @@ from kdas_edge.data import augment
 from kdas_edge.data.dataset import ResidentSet, load_pairs
 from kdas_edge.data.layout import Pair, training_set
 from kdas_edge.distill.engine import Trainer, make_fabric, peak_memory_mib, set_train_mode
+from kdas_edge.environment import describe
 from kdas_edge.files import read_json, write_json
 from kdas_edge.models.zoo import build
 from kdas_edge.recipe import TrainRecipe, load_recipe
-from kdas_edge.run import environment
 
 
 class Files(Dataset):
@@ -199,7 +199,7 @@ def main() -> None:
         write_json(args.json, memory(args))
         return
     settings = {k: v for k, v in vars(args).items() if k not in ("json", "data", "memory")}
-    result = {"settings": settings, "environment": environment(), **compare(args)}
+    result = {"settings": settings, "environment": describe(), **compare(args)}
     peaks = []
     for backbone in (args.backbone, "pvt_v2_b2"):
         path = Path(f"{args.json or 'throughput'}.{backbone}.memory")

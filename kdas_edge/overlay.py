@@ -5,9 +5,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and none is the colour of mucosa
-GROUND_TRUTH = (0, 158, 115)
+GROUND_TRUTH = (240, 228, 66)
 PREDICTION = (86, 180, 233)
-SECOND_PREDICTION = (240, 228, 66)
+SECOND_PREDICTION = (0, 158, 115)
 
 
 def draw_contours(

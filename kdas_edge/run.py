@@ -9,37 +9,20 @@ runs/<name>/
 
 import csv
 import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kdas_edge import __version__
+from kdas_edge import environment
 from kdas_edge.console import info
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory, read_json, write_json, write_text_atomic
 from kdas_edge.recipe import QuantizeRecipe, Recipe, TrainRecipe, dump_recipe, load_recipe
-
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "lightning-fabric",
-    "safetensors",
-    "numpy",
-    "pillow",
-    "nncf",
-    "openvino",
-    "onnx",
-    "onnxruntime",
-)
 
 
 class Run:
@@ -105,7 +88,7 @@ class Run:
                 f"cannot write {path}: {error.strerror}; choose a folder that can be written"
             ) from error
         write_text_atomic(path / "recipe.yaml", dump_recipe(recipe))
-        write_json(path / "environment.json", environment())
+        write_json(path / "environment.json", environment.describe())
         write_json(path / "run.json", {"kind": kind, "status": "running", "started": _now()})
         run.log(f"created {_now()} by {' '.join(sys.argv)}")
         return run
@@ -193,53 +176,6 @@ def open_run(path: Path) -> tuple[Run, Recipe]:
     if run.state().get("kind") == "quantize":
         return run, load_recipe(QuantizeRecipe, path / "recipe.yaml", [])
     return run, load_recipe(TrainRecipe, path / "recipe.yaml", [])
-
-
-def environment() -> dict[str, Any]:
-    """Return what a result depends on: code version, packages, Python, processor."""
-    packages = {}
-    for name in PACKAGES:
-        try:
-            packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "kdas_edge": __version__,
-        "commit": code_version(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "packages": packages,
-    }
-
-
-def code_version() -> str:
-    """Return the version, with the git commit when the package is a checkout."""
-    folder = Path(__file__).parent.parent
-    if not (folder / ".git").exists():
-        return __version__
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return __version__
-    return f"{__version__}+{answer.stdout.strip()}"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdas_edge.bench import environment
+from kdas_edge import environment
 from kdas_edge.runtime.backends import runtime_devices
 
 SCHEMA = "kdas-edge/doctor/1"

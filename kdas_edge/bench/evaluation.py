@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.bench import environment
+from kdas_edge import environment
 from kdas_edge.bench.accuracy import (
     PROTOCOLS,
     Protocol,

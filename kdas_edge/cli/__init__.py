@@ -33,20 +33,17 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(data.app, name="data")
-for _name, _command in {
-    "train": train.train,
-    "distill": distill.distill,
-    "quantize": quantize.quantize,
-    "export": export.export,
-    "eval": evaluate.evaluate,
-    "bench": bench.bench,
-    "predict": predict.predict,
-    "verify": verify.verify,
-    "report": report.report,
-    "doctor": doctor.doctor,
-    "demo": demo.demo,
-}.items():
-    app.command(_name)(_command)
+app.command("train")(train.train)
+app.command("distill")(distill.distill)
+app.command("quantize")(quantize.quantize)
+app.command("export")(export.export)
+app.command("eval")(evaluate.evaluate)
+app.command("bench")(bench.bench)
+app.command("predict")(predict.predict)
+app.command("verify")(verify.verify)
+app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
 
 
 def main() -> None:

@@ -104,13 +104,15 @@ def _print(summary: dict[str, Any]) -> None:
         kept = label == f"int8 {gate['kept'].upper()}"
         verdict = ("kept" if gate["passed"] else "kept, gate failed") if kept else ""
         rows.append([label, f"{gate[key]:.4f}", f"{lost:.4f}", verdict])
-    low, high = gate["interval"]
     table(
-        f"{summary['run']} (Dice: deploy protocol, {gate['images']} validation images; "
-        f"lost {gate['drop']:.4f}, 95 % interval {low:.4f} to {high:.4f}, "
-        f"allowed {gate['max_drop']:g})",
+        f"{summary['run']} (Dice: deploy protocol, validation split)",
         ["network", "Dice", "Dice lost", "verdict"],
         rows,
+    )
+    low, high = gate["interval"]
+    print(
+        f"{gate['drop']:.4f} Dice lost on {gate['images']} images "
+        f"(95 % interval {low:.4f} to {high:.4f}); allowed {gate['max_drop']:g}"
     )
 
 

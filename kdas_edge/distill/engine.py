@@ -546,7 +546,7 @@ def validate(
 
 
 def write_overlays(path: Path, data: ResidentSet, masks: np.ndarray, count: int = 12) -> None:
-    """Write a contact sheet: ground truth green, prediction blue, images spread over the set."""
+    """Write a contact sheet: ground truth yellow, prediction blue, images spread over the set."""
     import cv2
 
     from kdas_edge.overlay import GROUND_TRUTH, PREDICTION, draw_contours

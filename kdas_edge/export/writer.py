@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from kdas_edge import environment
 from kdas_edge.bundle.manifest import (
     FILE_NAME,
     AccuracyRecord,
@@ -40,7 +41,6 @@ from kdas_edge.export.sources import Sources, load_sources
 from kdas_edge.files import check_output_directory, sha256, staged_directory, write_text_atomic
 from kdas_edge.models.checkpoints import read_metadata, save_network
 from kdas_edge.models.zoo import Architecture, multiply_accumulates, parameters
-from kdas_edge.run import code_version, environment
 
 TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(probability=1e-4, disagreement=0.005),
@@ -50,6 +50,7 @@ TOLERANCES: dict[Precision, Tolerance] = {
 PRESETS: tuple[Preset, ...] = ("core", "camera")
 _THRESHOLD = 0.5
 _SYNTHETIC_GOLDEN = 4
+_SYNTHETIC_DRAWN = 16
 # not the network's size, so that the golden frames also exercise the resize
 _SYNTHETIC_SIDE = 400
 
@@ -161,7 +162,8 @@ def export_bundle(
         quantized_source: quantised run for the int8 files, or None.
         presets: which inputs to write.
         golden_frames: images stored in the bundle with the expected probabilities; synthetic
-            scenes by default, because patients' images may rarely be passed on.
+            scenes by default, because patients' images may rarely be passed on; of those
+            the ones on which the networks are decided.
         check_frames: more images for the comparison with torch; they are not stored.
         name: of the bundle; the directory's name by default.
         overwrite: replace `out`.
@@ -177,7 +179,7 @@ def export_bundle(
     """
     check_output_directory(out, overwrite)
     sources = load_sources(float_source, quantized_source)
-    golden = _golden_frames(golden_frames)
+    golden = _golden_frames(golden_frames, sources)
     frames = [*golden, *(read_image(path) for path in check_frames)]
     networks: dict[Precision, nn.Module] = {"fp32": sources.network}
     if sources.quantized is not None:
@@ -282,16 +284,29 @@ def _save_torch(staging: Path, sources: Sources) -> Row:
     return row
 
 
-def _golden_frames(paths: Sequence[Path] | None) -> list[Frame]:
+def _golden_frames(paths: Sequence[Path] | None, sources: Sources) -> list[Frame]:
+    """Read the given frames, or draw scenes and keep those on which the networks are decided.
+
+    A synthetic scene is new to a network that learnt from patients; where it hesitates, masks
+    differ by rounding alone, and a golden vector that cannot tell a wrong runtime from rounding is
+    of no use. The choice asks the torch networks only, never the runtimes that are to be judged.
+    """
     if paths is not None:
         if not paths:
             raise UserError("no golden frame given; leave --golden out for synthetic ones")
         return [read_image(path) for path in paths]
+    networks = [n for n in (sources.network, sources.quantized) if n is not None]
+
+    def undecided(frame: Frame) -> tuple[bool, float]:
+        maps = [reference(network, sources.architecture, [frame])[0] for network in networks]
+        empty = not all((values > _THRESHOLD).any() for values in maps)
+        unsure = max(float(((values > 0.1) & (values < 0.9)).mean()) for values in maps)
+        return empty, unsure
+
+    scenes = [scene(seed, _SYNTHETIC_SIDE, polyp=True)[0] for seed in range(_SYNTHETIC_DRAWN)]
     # the last one without a polyp: silence must be reproduced as well
-    return [
-        scene(seed, _SYNTHETIC_SIDE, polyp=seed < _SYNTHETIC_GOLDEN - 1)[0]
-        for seed in range(_SYNTHETIC_GOLDEN)
-    ]
+    silent = scene(_SYNTHETIC_DRAWN, _SYNTHETIC_SIDE, polyp=False)[0]
+    return [*sorted(scenes, key=undecided)[: _SYNTHETIC_GOLDEN - 1], silent]
 
 
 def _write_golden(
@@ -321,7 +336,7 @@ def _manifest(
 ) -> Manifest:
     architecture, written = sources.architecture, [r for r in rows if r.status != "failed"]
     size, normalisation = architecture.size, normalisation_of(architecture)
-    machine = environment()
+    machine = environment.describe()
     return Manifest(
         name=name,
         size=size,
@@ -335,7 +350,7 @@ def _manifest(
         accuracy=[*sources.accuracy, *accuracy],
         provenance=Provenance(
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            code_version=code_version(),
+            code_version=environment.code_version(),
             packages=machine["packages"],
             recipe=sources.recipe,
             data_split_sha256=sources.split_sha256,

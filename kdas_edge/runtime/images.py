@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdas_edge.data.layout import list_images, read_image
 from kdas_edge.errors import UserError
 from kdas_edge.files import write_bytes_atomic
-from kdas_edge.runtime.overlay import draw_contours
+from kdas_edge.overlay import draw_contours
 from kdas_edge.runtime.segmenter import Segmenter
 
 STAGES = ("preprocess", "inference", "postprocess")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from run_verb import only_line, run_verb
 
-from kdas_edge.bench import environment
+from kdas_edge import environment
 from kdas_edge.bench.harness import DISCLAIMER, SCHEMA
 from kdas_edge.bench.latency import Latency, speedup
 from kdas_edge.bench.report import write_page

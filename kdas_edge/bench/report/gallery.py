@@ -17,14 +17,10 @@ from kdas_edge.bench.models import predictor, unique_names
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.data.layout import ImageSet, Pair, read_pair
 from kdas_edge.errors import UserError
+from kdas_edge.overlay import GROUND_TRUTH, PREDICTION, draw_contours
 from kdas_edge.runtime.backends import Backend, open_backend
-from kdas_edge.runtime.overlay import draw_contours
 from kdas_edge.runtime.targets import parse_target
 
-# Okabe–Ito yellow and sky blue: apart from red mucosa and from each other, in hue and brightness,
-# also under the common colour-vision deficiencies
-TRUTH = (240, 228, 66)
-PREDICTION = (86, 180, 233)
 _WIDTH = 400
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 88, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
 
@@ -157,11 +153,11 @@ def _draw(
     small = (max(1, round(width * scale)), max(1, round(height * scale)))
     picture = np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     truth = _shrink(mask, small)
-    panels = [Panel("ground truth", None, _jpeg(draw_contours(picture, truth, TRUTH)))]
+    panels = [Panel("ground truth", None, _jpeg(draw_contours(picture, truth, GROUND_TRUTH)))]
     for model, predict in zip(shown, predictors, strict=True):
         found = to_size(predict(frame), height, width) > model.bundle.manifest.threshold
         drawn = draw_contours(
-            draw_contours(picture, truth, TRUTH), _shrink(found, small), PREDICTION
+            draw_contours(picture, truth, GROUND_TRUTH), _shrink(found, small), PREDICTION
         )
         panels.append(Panel(model.caption, model.dice(dataset)[pair.name], _jpeg(drawn)))
     return Case(dataset, pair.name, rank, tuple(panels))

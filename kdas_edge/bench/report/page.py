@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdas_edge.bench.report.gallery import PREDICTION, TRUTH, Case
+from kdas_edge.bench.report.gallery import Case
 from kdas_edge.bench.report.plots import pareto_chart, target_label
 from kdas_edge.bench.report.tables import bench_failures, main_accuracies, ratio_text
 from kdas_edge.files import write_bytes_atomic, write_text_atomic
+from kdas_edge.overlay import GROUND_TRUTH, PREDICTION
 
 _TEMPLATE = "page.html.j2"
 # what the accuracy table shows for each protocol
@@ -60,7 +61,7 @@ def render(results: dict[str, Any], overlays: Sequence[Case], spec: dict[str, An
         cases=[_case(case) for case in overlays],
         spec=_script_safe(json.dumps(spec)),
         library=_script_safe(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
-        colors={"truth": TRUTH, "prediction": PREDICTION},
+        colors={"truth": GROUND_TRUTH, "prediction": PREDICTION},
     )
 
 

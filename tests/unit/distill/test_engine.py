@@ -77,7 +77,7 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_weights(
 
     step = engine.Trainer.step
 
-    def stopping(self, data, order, number, total):  # noqa: ANN001, ANN202
+    def stopping(self, data, order, number, total):
         result = step(self, data, order, number, total)
         if number + 1 == stop_after:
             signal.raise_signal(signal.SIGINT)
@@ -178,7 +178,7 @@ def test_resuming_with_another_recipe_is_refused_and_names_the_key(
     scenes: Path, tmp_path: Path
 ) -> None:
     Run.create(tmp_path, tiny(scenes))
-    with pytest.raises(UserError, match="schedule.learning_rate"):
+    with pytest.raises(UserError, match=r"schedule\.learning_rate"):
         Run.create(tmp_path, tiny(scenes, schedule__learning_rate=0.5), resume=True)
     # how it runs may change between a workstation and another; what it learns may not
     Run.create(tmp_path, tiny(scenes, engine__checkpoint_minutes=9.0), resume=True)

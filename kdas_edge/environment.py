@@ -3,9 +3,12 @@
 import importlib.metadata
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from kdas_edge import __version__
 
 # packages that decide a latency or an accuracy
 PACKAGES = (
@@ -22,6 +25,8 @@ PACKAGES = (
     "timm",
     "nncf",
     "torchao",
+    "lightning-fabric",
+    "safetensors",
     "onnx",
 )
 # feature -> the flag words of /proc/cpuinfo that mean it (x86, Arm)
@@ -56,6 +61,7 @@ def describe() -> dict[str, Any]:
         no host name, so that a result can be published.
     """
     return {
+        "code_version": code_version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
@@ -70,6 +76,24 @@ def describe() -> dict[str, Any]:
         "thread_environment": thread_environment(),
         "packages": packages(),
     }
+
+
+def code_version() -> str:
+    """Return the version, with the git commit when the package is a checkout."""
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists():
+        return __version__
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+{answer.stdout.strip()}"
 
 
 def packages() -> dict[str, str]:

@@ -2,7 +2,7 @@ import json
 import platform
 import socket
 
-from kdas_edge.bench import environment
+from kdas_edge import environment
 
 
 def test_features_are_read_from_the_flags_of_x86_and_arm():

@@ -1,0 +1,221 @@
+"""`export` as a person calls it: a bundle that opens, verifies and agrees; and wrong input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_verb import only_line, run_verb
+from tiny_student import SIZE, TinyStudent, train_tiny_student
+
+from kdas_edge.bundle.reader import open_bundle
+from kdas_edge.data.layout import read_image
+from kdas_edge.export.agreement import network_input, reference
+from kdas_edge.models.checkpoints import BEST, load_network, save_network
+from kdas_edge.quantize.pipeline import FLOAT
+from kdas_edge.quantize.ptq import post_training_quantize
+from kdas_edge.quantize.qat import CONFIG, save_config
+from kdas_edge.recipe import DataRecipe, PtqRecipe, QuantizeRecipe
+from kdas_edge.run import Run
+
+
+@pytest.fixture(scope="module")
+def student() -> TinyStudent:
+    return train_tiny_student()
+
+
+@pytest.fixture(scope="module")
+def quantised_run(student: TinyStudent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `quantize` leaves: a run with the quantised network and its float student."""
+    root = tmp_path_factory.mktemp("runs")
+    recipe = QuantizeRecipe(name="int8", data=DataRecipe(root="/data/polyps"), student="student")
+    run = Run.create(root, recipe, kind="quantize")
+    network = post_training_quantize(student.network, student.inputs(student.frames), PtqRecipe())
+    student.save(run.path / FLOAT)
+    save_network(run.path / BEST, network.state_dict(), student.architecture)
+    save_config(run.path / CONFIG, network)
+    return run.path
+
+
+@pytest.fixture(scope="module")
+def bundle(quantised_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from kdas_edge.export.writer import write_bundle
+
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "small", quantised_run)
+
+
+def test_a_quantised_run_becomes_a_bundle_of_both_precisions(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    for precision in ("fp32", "int8"):
+        for format_ in ("openvino", "onnx"):
+            for preset in ("core", "camera"):
+                assert opened.model(precision, format_, preset) is not None
+    assert opened.model("fp32", "torch") is not None
+    assert manifest.size == SIZE and manifest.output.shape == (1, 2, SIZE, SIZE)
+    assert {"MODEL_CARD.md", "fp32/core.bin", "int8/camera.onnx"} <= manifest.files.keys()
+    # a bundle tells nothing of the disk that it left
+    assert manifest.provenance.notes["quantization"]["recipe"]["data"]["root"] == "polyps"
+    assert all(row["status"] == "ok" for row in manifest.provenance.notes["agreement"])
+    assert manifest.disclaimer in (bundle / "MODEL_CARD.md").read_text()
+
+
+def test_the_int8_onnx_is_much_smaller_than_the_float_one(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    sizes = {
+        precision: opened.size_bytes(opened.model(precision, "onnx"))  # type: ignore[arg-type]
+        for precision in ("fp32", "int8")
+    }
+    assert sizes["int8"] < 0.7 * sizes["fp32"]
+
+
+def test_the_golden_vectors_are_torchs_answer_to_the_stored_frames(
+    bundle: Path, student: TinyStudent
+) -> None:
+    opened = open_bundle(bundle)
+    assert len(opened.manifest.golden) >= 3
+    network, architecture = load_network(opened.file("torch/model.safetensors"))
+    for golden in opened.manifest.golden:
+        frame = read_image(opened.file(golden.frame))
+        assert frame.shape[:2] != (SIZE, SIZE)
+        expected = np.load(opened.file(golden.expected["fp32"]))
+        found = reference(network, architecture, [frame])[0]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert np.load(opened.file(golden.expected["int8"])).shape == (SIZE, SIZE)
+    assert network_input(frame, architecture).shape == (1, 3, SIZE, SIZE)
+
+
+def test_the_bundle_passes_its_own_verification(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run_verb(capsys, "verify", bundle)
+    assert done.code == 0, done.out + done.err
+
+
+def test_two_exports_differ_in_nothing_but_their_time(bundle: Path, quantised_run: Path) -> None:
+    from kdas_edge.export.writer import write_bundle
+
+    other = write_bundle(bundle.parent / "again", quantised_run, name="small")
+    first, second = open_bundle(bundle).manifest.files, open_bundle(other).manifest.files
+    different = {name for name in first if first[name] != second.get(name)}
+    assert different <= {"MODEL_CARD.md"} and first.keys() == second.keys()
+
+
+def test_a_float_checkpoint_is_exported_alone_and_the_next_commands_are_printed(
+    student: TinyStudent, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    done = run_verb(
+        capsys,
+        "export",
+        student.save(tmp_path / "student.safetensors"),
+        "--out",
+        out,
+        "--preset",
+        "core",
+        "--no-torch",
+        "--golden",
+        scenes / "TestDataset" / "synthetic" / "images"
+        if (scenes / "TestDataset" / "synthetic").is_dir()
+        else next((scenes / "TestDataset").iterdir()) / "images",
+        "--data",
+        scenes,
+        "--limit",
+        3,
+        "--json",
+        tmp_path / "e.json",
+    )
+    assert done.code == 0, done.err
+    assert f"next: kdas-edge verify {out}" in done.out and "kdas-edge bench" in done.out
+    opened = open_bundle(out)
+    assert {(m.precision, m.format, m.preset) for m in opened.manifest.models} == {
+        ("fp32", "openvino", "core"),
+        ("fp32", "onnx", "core"),
+    }
+    report = json.loads((tmp_path / "e.json").read_text())
+    assert [row["status"] for row in report["files"]] == ["ok", "ok"]
+    frames = {row["agreement"]["frames"] for row in report["files"]}
+    assert frames == {len(opened.manifest.golden) + 3}
+    assert max(row["agreement"]["probability"] for row in report["files"]) < 1e-4
+
+
+def test_when_one_file_cannot_be_made_the_others_are_and_the_code_is_3(
+    student: TinyStudent,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # a machine whose ONNX Runtime cannot be loaded
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    out = tmp_path / "bundle"
+    checkpoint = student.save(tmp_path / "student.safetensors")
+    done = run_verb(capsys, "export", checkpoint, "--out", out, "--preset", "core")
+    assert done.code == 3
+    assert "failed" in done.out and "fp32/core.onnx" in done.err
+    opened = open_bundle(out)
+    assert opened.model("fp32", "openvino") is not None
+    assert opened.model("fp32", "onnx") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--preset", "cameras"], "known: core, camera"),
+        (["--preset", ","], "--preset core,camera"),
+        (["--golden", "nowhere"], "nowhere is not a folder"),
+        (["--data", "nowhere"], "nowhere is not a folder"),
+        (["--int8", "nowhere"], "not a finished quantised run"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_and_no_bundle_is_left(
+    arguments: list[str],
+    expected: str,
+    student: TinyStudent,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = student.save(tmp_path / "student.safetensors")
+    done = run_verb(capsys, "export", checkpoint, "--out", tmp_path / "bundle", *arguments)
+    assert expected in only_line(done)
+    assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]
+
+
+def test_a_source_that_is_no_network_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "student.safetensors"
+    broken.write_bytes(b"not a network")
+    done = run_verb(capsys, "export", broken, "--out", tmp_path / "bundle")
+    assert "student.safetensors" in only_line(done)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_folder_with_content_is_not_overwritten(
+    student: TinyStudent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    checkpoint = student.save(tmp_path / "student.safetensors")
+    done = run_verb(capsys, "export", checkpoint, "--out", tmp_path / "mine")
+    assert "--overwrite" in only_line(done)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_quantised_run_of_another_network_is_refused(
+    quantised_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = train_tiny_student(steps=1)
+    larger = type(other.architecture)(**{**other.architecture.to_dict(), "size": 96})
+    save_network(tmp_path / "other.safetensors", other.network.state_dict(), larger)
+    done = run_verb(
+        capsys,
+        "export",
+        tmp_path / "other.safetensors",
+        "--int8",
+        quantised_run,
+        "--out",
+        tmp_path / "b",
+    )
+    assert "quantised from" in only_line(done) or "another architecture" in only_line(done)
