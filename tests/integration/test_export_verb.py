@@ -115,9 +115,7 @@ def test_a_float_checkpoint_is_exported_alone_and_the_next_commands_are_printed(
         "core",
         "--no-torch",
         "--golden",
-        scenes / "TestDataset" / "synthetic" / "images"
-        if (scenes / "TestDataset" / "synthetic").is_dir()
-        else next((scenes / "TestDataset").iterdir()) / "images",
+        next((scenes / "TestDataset").iterdir()) / "images",
         "--data",
         scenes,
         "--limit",
