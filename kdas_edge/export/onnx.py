@@ -2,12 +2,14 @@
 
 NNCF leaves every quantiser in the exported graph as `org.openvinotoolkit.FakeQuantize`, which only
 OpenVINO knows. Each is exactly one QuantizeLinear/DequantizeLinear pair, so they are rewritten here
-in the graph, and three rearrangements that change no value let ONNX Runtime see its int8 patterns:
+in the graph, and four rearrangements that change no value let ONNX Runtime see its int8 patterns:
 
 1. A quantised constant is stored as int8 with its DequantizeLinear only (a quarter of the size).
 2. A BatchNormalization after a quantised convolution moves into the scales and the bias. The float
    exporter folds it into the weights; behind a quantiser it cannot.
 3. A Transpose of a quantised constant is done once, here.
+4. A Relu or Clip whose result is only quantised is dropped where the quantiser saturates at the
+   same levels: a convolution must meet its quantiser to run in int8.
 """
 
 import io
@@ -77,6 +79,7 @@ def to_onnx(network: nn.Module, size: int) -> ModelProto:
     editor.rewrite_fake_quantize()
     editor.fold_batch_norm()
     editor.fold_constant_transposes()
+    editor.drop_saturated_clips()
     editor.fold_constants()
     return _finish(editor.build())
 
@@ -345,6 +348,49 @@ class _Editor:
                     attribute.i = order.index(attribute.i)
             alias[node.output[0]] = source.output[0]
         self.nodes = kept
+
+    def drop_saturated_clips(self) -> None:
+        """Relu(x) or Clip(x) before QuantizeLinear goes where saturation does the same."""
+        consumers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                consumers.setdefault(name, []).append(node)
+        outputs = {value.name for value in self.model.graph.output}
+        alias: dict[str, str] = {}
+        kept = []
+        for node in self.nodes:
+            self._rename(node, alias)
+            bounds = self._clip_bounds(node)
+            users = consumers.get(node.output[0], [])
+            if (
+                bounds is None
+                or not users
+                or node.output[0] in outputs
+                or not all(self._saturates(user, *bounds) for user in users)
+            ):
+                kept.append(node)
+            else:
+                alias[node.output[0]] = node.input[0]
+        self.nodes = kept
+
+    def _clip_bounds(self, node: NodeProto) -> tuple[float, float] | None:
+        if node.op_type == "Relu":
+            return 0.0, np.inf
+        if node.op_type != "Clip" or len(node.input) != 3:
+            return None
+        if not all(name in self.constants for name in node.input[1:]):
+            return None
+        return float(self.constants[node.input[1]]), float(self.constants[node.input[2]])
+
+    def _saturates(self, node: NodeProto, low: float, high: float) -> bool:
+        """True if QuantizeLinear gives its extreme levels beyond these bounds anyway."""
+        if node.op_type != "QuantizeLinear":
+            return False
+        scale, zero = self.constants[node.input[1]], self.constants[node.input[2]]
+        if scale.size != 1 or zero.dtype != np.uint8:
+            return False
+        level = [np.rint(bound / float(scale)) + float(zero) for bound in (low, high)]
+        return bool(level[0] <= 0 and level[1] >= 255)
 
     def fold_constants(self) -> None:
         """Compute what depends on constants and static shapes alone.

@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 from kdas_edge.errors import UserError
 
 METRICS = ("mDice", "mIoU", "MAE", "Smeasure", "Emeasure", "wFmeasure", "Dice@0.5", "IoU@0.5")
+# a runtime's fused sigmoid and the resize may step over 0 or 1 by a few units of float32
+ROUNDING = 1e-5
 THRESHOLDS: NDArray[np.float64] = np.arange(256) / 255
 _HALF = 128  # the first threshold t with t / 255 >= 0.5
 _EPS = np.spacing(1)
@@ -124,7 +126,7 @@ def stretch(probability: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.fl
         raise ValueError(f"map {probability.shape} and mask {mask.shape} differ in shape")
     values = probability / 255 if probability.dtype == np.uint8 else probability.astype(np.float64)
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # also true for NaN
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # also true for NaN
         raise ValueError(f"probabilities lie in 0…1, these in {low}…{high}")
     return (values - low) / (high - low) if high > low else values
 

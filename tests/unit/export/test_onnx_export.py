@@ -106,6 +106,24 @@ def test_weights_of_half_range_are_exported_too(tiny: TinyStudent, overflow: str
 
 
 @pytest.mark.slow
+def test_convolutions_with_relu6_meet_their_quantiser_and_run_in_int8(tmp_path: Path) -> None:
+    tiny = train_tiny_student("mobilenetv2_050", steps=20)
+    network = post_training_quantize(tiny.network, tiny.inputs(tiny.frames[:4]), PtqRecipe())
+    model = exporter.to_onnx(network, SIZE)
+    # saturation does what the clip did
+    assert "Clip" not in {node.op_type for node in model.graph.node}
+    x = tiny.inputs(tiny.frames[:1])[0]
+    found = run(model, x.numpy(), optimise=False)
+    assert np.abs(found - torch_output(network, x)).mean() < 5e-3
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    fused = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
+    assert fused.count("QLinearConv") > 30
+
+
+@pytest.mark.slow
 def test_a_transformer_is_exported_to_int8_as_well() -> None:
     tiny = train_tiny_student("pvt_v2_b0", steps=8)
     network = post_training_quantize(tiny.network, tiny.inputs(tiny.frames[:4]), PtqRecipe())
