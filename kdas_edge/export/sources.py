@@ -11,7 +11,7 @@ from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.zoo import Architecture
-from kdas_edge.quantize.pipeline import FLOAT
+from kdas_edge.quantize.pipeline import CALIBRATION, FLOAT
 from kdas_edge.quantize.qat import CONFIG, load_quantized
 from kdas_edge.run import open_run
 
@@ -88,6 +88,7 @@ def _add_quantized(sources: Sources, source: Path, float_source: Path) -> None:
     sources.notes["quantization"] = {
         "recipe": _portable(recipe.model_dump(mode="json")),
         "gate": state.get("gate"),
+        "calibration": _calibration(source),
     }
     if not sources.recipe:
         sources.recipe = _portable(state.get("student_recipe") or {})
@@ -95,6 +96,17 @@ def _add_quantized(sources: Sources, source: Path, float_source: Path) -> None:
     if "float_dice" in gate and not sources.accuracy:
         sources.accuracy.append(_validation("fp32", gate["float_dice"], gate["images"]))
     _add_run(sources, source, state, "int8")
+
+
+def _calibration(source: Path) -> dict[str, Any]:
+    """What is said of the calibration: how many frames, which kind of ranges."""
+    path = source / CALIBRATION
+    found = read_json(path) if path.is_file() else {}
+    return {
+        "frames": len(found.get("frames", [])),
+        "ranges_tried": found.get("ranges_tried"),
+        "ranges_kept": found.get("ranges_kept"),
+    }
 
 
 def _add_run(sources: Sources, path: Path, state: dict[str, Any], precision: str) -> None:

@@ -62,7 +62,10 @@ def test_a_student_is_quantised_fine_tuned_and_judged(
     )
     # the teacher was in the loop
     assert summary["history"][0]["attention"] >= 0
-    frames = json.loads((run / "calibration.json").read_text())["frames"]
+    calibration = json.loads((run / "calibration.json").read_text())
+    frames, tried = calibration["frames"], calibration["ranges_tried"]
+    assert gate["ptq_dice"] == pytest.approx(max(tried.values()))
+    assert tried[calibration["ranges_kept"]] == max(tried.values())
     split = json.loads((run / "split.json").read_text())
     assert len(frames) == 6 and set(frames) <= set(split["train"])
 

@@ -108,13 +108,14 @@ def test_weights_of_half_range_are_exported_too(tiny: TinyStudent, overflow: str
 @pytest.mark.slow
 def test_convolutions_with_relu6_meet_their_quantiser_and_run_in_int8(tmp_path: Path) -> None:
     tiny = train_tiny_student("mobilenetv2_050", steps=20)
-    network = post_training_quantize(tiny.network, tiny.inputs(tiny.frames[:4]), PtqRecipe())
+    samples = tiny.inputs(tiny.frames[:4])
+    network = post_training_quantize(tiny.network, samples, PtqRecipe(), ranges="tensor")
     model = exporter.to_onnx(network, SIZE)
     # saturation does what the clip did
     assert "Clip" not in {node.op_type for node in model.graph.node}
     x = tiny.inputs(tiny.frames[:1])[0]
     found = run(model, x.numpy(), optimise=False)
-    assert np.abs(found - torch_output(network, x)).mean() < 5e-3
+    assert np.abs(found - torch_output(network, x)).mean() < 2e-2
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(tmp_path / "fused.onnx")
