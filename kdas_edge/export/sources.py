@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from kdas_edge.bundle.manifest import AccuracyRecord
+from kdas_edge.console import info
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
 from kdas_edge.models.checkpoints import load_network
@@ -93,6 +94,11 @@ def _add_quantized(sources: Sources, source: Path, float_source: Path) -> None:
     if not sources.recipe:
         sources.recipe = _portable(state.get("student_recipe") or {})
     gate = state.get("gate") or {}
+    if gate.get("passed") is False:
+        info(
+            f"{source} did not pass its gate: {gate['drop']:.4f} Dice lost, allowed "
+            f"{gate['max_drop']:g}; the bundle says so under provenance.notes"
+        )
     if "float_dice" in gate and not sources.accuracy:
         sources.accuracy.append(_validation("fp32", gate["float_dice"], gate["images"]))
     _add_run(sources, source, state, "int8")
