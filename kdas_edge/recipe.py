@@ -164,7 +164,11 @@ class PtqRecipe(_Section):
     preset: Literal["performance", "mixed"] = "mixed"
     model_type: Literal["transformer", "none"] = "transformer"
     smooth_quant: float | None = Field(None, description="alpha of SmoothQuant; null: off")
-    overflow_fix: Literal["enable", "first_layer", "disable"] = "disable"
+    overflow_fix: Literal["enable", "first_layer", "disable"] = Field(
+        "enable",
+        description="7-bit weights where a CPU without VNNI would saturate: there `disable` "
+        "changes 2 % of the mask, `enable` 0.25 %; with VNNI 0.06 and 0.13 %",
+    )
     fast_bias_correction: bool = True
 
 

@@ -66,17 +66,23 @@ def test_a_teacher_and_its_student_are_trained_and_the_next_command_is_printed(
     ("arguments", "message"),
     [
         (["train", "--data", "absent", *TINY], "absent is not a folder"),
-        (["train", *TINY], "'data' is missing"),
+        (["train", *TINY], "'data.root' is missing"),
         (["train", "--data", "DATA", *TINY, "schedule.epoch=3"], "did you mean 'epochs'"),
         (["train", "--data", "DATA", *TINY, "model.backbone=pvt_v2_b9"], "pvt_v2_b"),
-        (["train", "--data", "DATA", *TINY, "model.backbone=vit_tiny_patch16_224"], "four levels"),
+        (
+            ["train", "--data", "DATA", *TINY, "model.backbone=vit_tiny_patch16_224"],
+            "without a fixed size",
+        ),
         (["train", "--data", "DATA", *TINY, "teacher=x"], "use `kdas-edge distill`"),
         (["train", "--data", "DATA", "--name", "teacher", *TINY], "--overwrite"),
         (["train", "--data", "DATA", "--name", "../x", *TINY], "not a folder name"),
         (["train", "--recipe", "absent.yaml"], "absent.yaml"),
         (["distill", "--data", "DATA", *TINY], "needs a teacher"),
-        (["distill", "--data", "DATA", "--teacher", "truncated", *TINY], "truncated"),
-        (["distill", "--data", "DATA", "--teacher", "nowhere", *TINY], "nowhere"),
+        (
+            ["distill", "--data", "DATA", "--teacher", "truncated", "--name", "s2", *TINY],
+            "truncated",
+        ),
+        (["distill", "--data", "DATA", "--teacher", "nowhere", "--name", "s2", *TINY], "nowhere"),
     ],
 )
 def test_a_wrong_input_is_one_line_with_exit_code_2_and_leaves_nothing(

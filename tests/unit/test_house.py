@@ -8,7 +8,17 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "kdas_edge"
 WORKSTATION = ("models", "distill", "quantize", "export")
 DEVICE = ("runtime", "bench", "evidence")
-GROUND = ("environment", "bundle", "metrics", "data.layout", "recipe", "files", "errors", "console", "overlay")
+GROUND = (
+    "environment",
+    "bundle",
+    "metrics",
+    "data.layout",
+    "recipe",
+    "files",
+    "errors",
+    "console",
+    "overlay",
+)
 # the reference backend is torch itself; it is imported for a torch target only
 TORCH_BACKEND = PACKAGE / "runtime" / "backends" / "torch.py"
 TRAINING_PACKAGES = {"torch", "torchvision", "timm", "nncf", "lightning_fabric", "torchao"}

@@ -235,7 +235,7 @@ def test_validation_counts_an_empty_frame_left_empty_as_right(scenes: Path) -> N
     dice, masks = engine.validate(
         Silent(), data.images, data.masks, 64, Architecture("none", size=64)
     )
-    empty = ~data.masks.flatten(1).any(1).numpy()
+    empty = ~data.masks.bool().flatten(1).any(1).numpy()
     assert empty.any() and not empty.all()
     assert np.array_equal(dice, empty.astype(float))
     assert not masks.any()
