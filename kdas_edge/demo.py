@@ -39,7 +39,7 @@ FULL = Effort(
     test_scenes=40,
     limit=400,
     teacher_epochs=20,
-    student_epochs=16,
+    student_epochs=20,
     qat_epochs=2,
     iterations=100,
     bench_limit=40,
@@ -140,8 +140,8 @@ def run_demo(
 
 def _shared(root: Path, limit: int | None) -> dict[str, Any]:
     return {
-        # folds and lumen give scale enough; small images leave time for many epochs
-        "data": {"root": str(root), "size": 128, "limit": limit},
+        # small images and batches leave time for the many steps that random weights need
+        "data": {"root": str(root), "size": 96, "limit": limit},
         "augment": {"rotate": 180, "scale": [0.8, 1.25], "brightness": 0.2, "contrast": 0.2},
         "engine": {"overlay_every": 0},
     }
@@ -150,7 +150,7 @@ def _shared(root: Path, limit: int | None) -> dict[str, Any]:
 def _schedule(epochs: int, learning_rate: float) -> dict[str, Any]:
     return {
         "epochs": epochs,
-        "batch_size": 8,
+        "batch_size": 4,
         "learning_rate": learning_rate,
         "warmup": 0.1,
         "ema": 0.98,
@@ -196,7 +196,7 @@ def _student_recipe(root: Path, teacher: Path, weights: Path | None, effort: Eff
             "teacher": str(teacher),
             # summed over positions L_AT's gradient is 200 times the segmentation's
             "loss": {"variant": "kdas", "segmentation": "structure", "teacher_scale": 0.005},
-            "schedule": _schedule(effort.student_epochs, 1e-3),
+            "schedule": _schedule(effort.student_epochs, 2e-3),
         },
         [],
     )
