@@ -37,7 +37,7 @@ class Effort:
 FULL = Effort(
     scenes=240,
     test_scenes=40,
-    limit=400,
+    limit=240,
     teacher_epochs=20,
     student_epochs=20,
     qat_epochs=2,

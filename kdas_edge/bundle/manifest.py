@@ -1,4 +1,4 @@
-"""The contract between the workstation and the device, typed (DESIGN §5).
+"""The contract between the workstation and the device, typed.
 
 A bundle is one directory. `manifest.json` names every other file with its SHA-256; nothing that is
 not named there is read. Unknown keys are refused, so that a newer schema is never half-understood.

@@ -31,7 +31,7 @@ from kdas_edge.bundle.manifest import Normalisation
 from kdas_edge.errors import KdasEdgeError
 from kdas_edge.export.graph import DeployGraph
 
-# 18 is the first with an antialiased Resize, the one that equals the resize that trains (FACTS)
+# 18 is the first with an antialiased Resize, the one that equals the resize that trains
 OPSET = 18
 INPUT = "image"
 OUTPUT = "probabilities"
@@ -61,7 +61,7 @@ def to_onnx(network: nn.Module, size: int) -> ModelProto:
     buffer: Any = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # the tracer warns of shapes that become constants, which is what a static graph wants;
-        # the dynamo exporter fails on NNCF's quantisers (FACTS)
+        # the dynamo exporter fails on NNCF's quantisers
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch.onnx.export(

@@ -55,7 +55,7 @@ def with_camera_input(core: "ov.Model", normalisation: Normalisation, size: int)
     """Put the camera's preprocessing before a `core` model: resize, colour, mean and std.
 
     The resize is PIL's antialiased bilinear filter, the one that trained: every other costs up to
-    seven thousandths of Dice (FACTS). It is written as two matrix products, because OpenVINO's own
+    seven thousandths of Dice. It is written as two matrix products, because OpenVINO's own
     `RESIZE_BILINEAR_PILLOW` gives the same pixels (0.5 % differ, by one grey level) but takes
     four times as long (one thread, 1920×1080: 118 ms, products 29 ms) and builds its tables anew,
     for seconds, at each new frame size.

@@ -1,4 +1,4 @@
-"""The only writer of bundles: networks in, one checked directory out (DESIGN §5)."""
+"""The only writer of bundles: networks in, one checked directory out."""
 
 import datetime
 import time
@@ -268,7 +268,7 @@ def _judge(
         return
     row.agreement = found
     limit = TOLERANCES[row.precision]
-    # a camera graph resizes by itself, with single grey levels rounded otherwise (FACTS)
+    # a camera graph resizes by itself, with single grey levels rounded otherwise
     if row.preset == "core" and found.probability > limit.probability:
         row.status = "disagrees"
         row.reason = f"a probability differs by {found.probability:.2g} ({limit.probability:g})"

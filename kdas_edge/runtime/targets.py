@@ -1,4 +1,4 @@
-"""Targets: where a model runs, written `runtime:device[:option=value…]` (DESIGN vocabulary)."""
+"""Targets: where a model runs, written `runtime:device[:option=value…]`."""
 
 import difflib
 from dataclasses import dataclass, field

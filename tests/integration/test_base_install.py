@@ -182,7 +182,9 @@ def test_help_imports_no_machinery_and_answers_in_under_0_4_seconds():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_second_environment_with_the_base_lock_only_runs_the_device_wing(bundle, frame, tmp_path, data):
+def test_a_second_environment_with_the_base_lock_only_runs_the_device_wing(
+    bundle, frame, tmp_path, data
+):
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     folder = environment / ("Scripts" if os.name == "nt" else "bin")
