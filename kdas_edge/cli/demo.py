@@ -42,6 +42,6 @@ def demo(
     where = data or out / "data"
     print(f"page: {results['report']}")
     print(f"next: kdas-edge verify {student}")
-    print(f"      kdas-edge predict {where}/TestDataset --bundle {student} --out masks")
+    print(f"      kdas-edge predict {results['frames']} --bundle {student} --out masks")
     print(f"      kdas-edge bench {student} --teacher {teacher} --data {where}")
     print("      kdas-edge train --help, distill --help, quantize --help, export --help")
