@@ -126,7 +126,7 @@ def prepare(
     )
     if json is not None:
         write_json(json, {"root": str(out)} | record(root, size, quality, prepared))
-    info(f"next: kdas-edge train RECIPE data.root={out} data.size={size}")
+    info(f"next: kdas-edge train --recipe RECIPE --data {out} data.size={size}")
 
 
 def _show(report: "Report") -> None:
