@@ -204,8 +204,7 @@ class Trainer:
         self, images: Tensor, masks: Tensor, labelled: Tensor, scale: float
     ) -> dict[str, Tensor]:
         size = side(self.size, scale)
-        target = F.interpolate(masks, (size, size), mode="bilinear", antialias=True)
-        target = (target > 0.5).float()
+        target = (resized(masks, size) > 0.5).float()
         outputs = self.student(self._input(images, size, self.architecture))
         truths = None
         if self.teacher is not None:
@@ -224,10 +223,7 @@ class Trainer:
 
     def _input(self, images: Tensor, size: int, architecture: Architecture) -> Tensor:
         """Resize as PIL does (antialiased bilinear) and normalise; images are 0…1."""
-        x = images
-        if size != x.shape[-1]:
-            x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
-        x = normalise(x, architecture)
+        x = normalise(resized(images, size), architecture)
         return x.to(memory_format=torch.channels_last)
 
     def _part(self, batch: int) -> slice:
@@ -482,6 +478,13 @@ def side(size: int, scale: float) -> int:
     return max(32, round(size * scale / 32) * 32)
 
 
+def resized(x: Tensor, size: int) -> Tensor:
+    """Resize (B, C, S, S) to size×size as PIL does (antialiased bilinear), if it is another."""
+    if size == x.shape[-1]:
+        return x
+    return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+
+
 def normalise(images: Tensor, architecture: Architecture) -> Tensor:
     """`(x - mean) / std` for images (B, 3, H, W) in 0…1."""
     mean = images.new_tensor(architecture.mean).view(1, 3, 1, 1)
@@ -527,11 +530,8 @@ def validate(
     network.eval()
     scores, predictions = [], []
     for start in range(0, len(images), batch):
-        x = images[start : start + batch].float() / 255
-        y = masks[start : start + batch].float()
-        if size != x.shape[-1]:
-            x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
-            y = F.interpolate(y, (size, size), mode="bilinear", antialias=True)
+        x = resized(images[start : start + batch].float() / 255, size)
+        y = resized(masks[start : start + batch].float(), size)
         x = normalise(x, architecture).to(memory_format=torch.channels_last)
         z1, z2 = network(x)
         predicted = torch.sigmoid((z1 + z2).float()) > threshold

@@ -94,43 +94,6 @@ class ExportReport:
         return {"bundle": str(self.path), "files": [asdict(row) for row in self.rows]}
 
 
-def write_bundle(
-    out: Path,
-    float_source: Path,
-    quantized_source: Path | None = None,
-    presets: Sequence[Preset] = PRESETS,
-    golden_frames: Sequence[Path] | None = None,
-    check_frames: Sequence[Path] = (),
-    name: str | None = None,
-    overwrite: bool = False,
-    with_torch: bool = True,
-    accuracy: Sequence[AccuracyRecord] = (),
-) -> Path:
-    """Export a bundle and insist that every file agrees with torch; see `export_bundle`.
-
-    Returns:
-        The bundle's directory.
-
-    Raises:
-        UserError: see `export_bundle`.
-        GateError: a file failed or disagrees; the bundle is on disk without the failed ones.
-    """
-    report = export_bundle(
-        out,
-        float_source,
-        quantized_source,
-        presets,
-        golden_frames,
-        check_frames,
-        name,
-        overwrite,
-        with_torch,
-        accuracy,
-    )
-    raise_for_failures(report)
-    return report.path
-
-
 def raise_for_failures(report: ExportReport) -> None:
     """Raise `GateError` if a file failed or disagrees with torch."""
     if not report.failures:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kdas_edge.data.dataset import ResidentSet, TrainingData
 from kdas_edge.data.layout import list_images, read_image, resize_image
-from kdas_edge.distill.engine import normalise
+from kdas_edge.distill.engine import normalise, resized
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import CalibrationRecipe
 
@@ -29,12 +28,9 @@ class CalibrationSet:
 
     def samples(self, architecture: Architecture) -> list[Tensor]:
         """Return N normalised float32 tensors (1, 3, S, S): NNCF traces a batch of one."""
-        side = architecture.size
         samples = []
         for image in self.images:
-            x = image[None].float() / 255
-            if x.shape[-1] != side:
-                x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+            x = resized(image[None].float() / 255, architecture.size)
             samples.append(normalise(x, architecture))
         return samples
 

@@ -19,6 +19,15 @@ from kdas_edge.recipe import DataRecipe, PtqRecipe, QuantizeRecipe
 from kdas_edge.run import Run
 
 
+def exported(out: Path, run: Path, name: str | None = None) -> Path:
+    """A bundle in which every file agrees with torch; it is an error if one does not."""
+    from kdas_edge.export.writer import export_bundle, raise_for_failures
+
+    report = export_bundle(out, run, name=name)
+    raise_for_failures(report)
+    return report.path
+
+
 @pytest.fixture(scope="module")
 def student() -> TinyStudent:
     return train_tiny_student()
@@ -39,9 +48,7 @@ def quantised_run(student: TinyStudent, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def bundle(quantised_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from kdas_edge.export.writer import write_bundle
-
-    return write_bundle(tmp_path_factory.mktemp("bundles") / "small", quantised_run)
+    return exported(tmp_path_factory.mktemp("bundles") / "small", quantised_run)
 
 
 def test_a_quantised_run_becomes_a_bundle_of_both_precisions(bundle: Path) -> None:
@@ -93,9 +100,7 @@ def test_the_bundle_passes_its_own_verification(
 
 
 def test_two_exports_differ_in_nothing_but_their_time(bundle: Path, quantised_run: Path) -> None:
-    from kdas_edge.export.writer import write_bundle
-
-    other = write_bundle(bundle.parent / "again", quantised_run, name="small")
+    other = exported(bundle.parent / "again", quantised_run, name="small")
     first, second = open_bundle(bundle).manifest.files, open_bundle(other).manifest.files
     different = {name for name in first if first[name] != second.get(name)}
     assert different <= {"MODEL_CARD.md"} and first.keys() == second.keys()
