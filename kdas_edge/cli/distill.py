@@ -14,6 +14,7 @@ from kdas_edge.cli.train import (
     OverwriteOption,
     RecipeOption,
     ResumeOption,
+    recipe_values,
     run_recipe,
 )
 
@@ -43,12 +44,7 @@ def distill(
     """
     from kdas_edge.errors import UserError
 
-    values = [
-        *(overrides or []),
-        *([f"teacher={teacher}"] if teacher else []),
-        *([f"data.root={data}"] if data else []),
-        *([f"name={name}"] if name else []),
-    ]
+    values = recipe_values(overrides, {"teacher": teacher, "data.root": data, "name": name})
     given = {value.partition("=")[0] for value in values}
     if recipe is None:
         if "teacher" not in given:

@@ -14,6 +14,7 @@ from kdas_edge.cli.train import (
     OverwriteOption,
     RecipeOption,
     ResumeOption,
+    recipe_values,
 )
 
 
@@ -55,13 +56,8 @@ def quantize(
     from kdas_edge.quantize.pipeline import run_quantization
     from kdas_edge.recipe import QuantizeRecipe, load_recipe
 
-    values = [
-        *(overrides or []),
-        *([f"student={student}"] if student else []),
-        *([f"teacher={teacher}"] if teacher else []),
-        *([f"data.root={data}"] if data else []),
-        *([f"name={name}"] if name else []),
-    ]
+    options = {"student": student, "teacher": teacher, "data.root": data, "name": name}
+    values = recipe_values(overrides, options)
     given = {value.partition("=")[0] for value in values}
     if recipe is None:
         if student is None and "student" not in given:

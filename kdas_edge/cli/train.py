@@ -43,14 +43,16 @@ def train(
     """
     from kdas_edge.errors import UserError
 
-    values = [
-        *(overrides or []),
-        *([f"data.root={data}"] if data else []),
-        *([f"name={name}"] if name else []),
-    ]
+    values = recipe_values(overrides, {"data.root": data, "name": name})
     if any(value.startswith("teacher=") for value in values):
         raise UserError("train is supervised and takes no teacher; use `kdas-edge distill`")
     run_recipe(recipe, values, out, resume, overwrite, json)
+
+
+def recipe_values(overrides: list[str] | None, options: dict[str, str | None]) -> list[str]:
+    """Join overrides with the options that were given, as key=value; an option comes last."""
+    given = [f"{key}={value}" for key, value in options.items() if value]
+    return [*(overrides or []), *given]
 
 
 def run_recipe(
