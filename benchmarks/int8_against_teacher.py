@@ -14,7 +14,7 @@ import numpy as np
 import openvino as ov
 import torch
 
-from kdas_edge.bench.latency import Latency, measure, speedup
+from kdas_edge.latency import Latency, measure, speedup
 from kdas_edge.console import info, table
 from kdas_edge.data.synthetic import scene
 from kdas_edge.distill.engine import normalise

@@ -18,6 +18,7 @@ GROUND = (
     "errors",
     "console",
     "overlay",
+    "latency",
 )
 # the reference backend is torch itself; it is imported for a torch target only
 TORCH_BACKEND = PACKAGE / "runtime" / "backends" / "torch.py"
