@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge import environment
-from kdas_edge.bench import latency
+from kdas_edge import environment, latency
 from kdas_edge.bench.accuracy import (
     MAIN_METRIC,
     PROTOCOLS,

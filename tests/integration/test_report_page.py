@@ -10,12 +10,12 @@ from run_verb import only_line, run_verb
 
 from kdas_edge import environment
 from kdas_edge.bench.harness import DISCLAIMER, SCHEMA
-from kdas_edge.latency import Latency, speedup
 from kdas_edge.bench.report import write_page
 from kdas_edge.bench.report.gallery import Case, Panel
 from kdas_edge.bench.report.merge import join
 from kdas_edge.bench.report.plots import pareto_front, points
 from kdas_edge.errors import UserError
+from kdas_edge.latency import Latency, speedup
 
 
 def make_results(digest="a" * 64, scale=1.0):

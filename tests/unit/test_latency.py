@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from kdas_edge.bench import latency
+from kdas_edge import latency
 from kdas_edge.errors import UserError
 
 
