@@ -3,7 +3,6 @@
 Unlike the readers of `layout`, which stop at the first fault, this lists all of them.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from kdas_edge.data.duplicates import (
     Fingerprint,
     fingerprint,
     groups,
+    pixel_digest,
     similarity,
 )
 from kdas_edge.data.layout import (
@@ -241,7 +241,7 @@ def _look(pair: _Look) -> _Look:
         image = read_image(pair.image)
         found["size"] = (image.shape[1], image.shape[0])
         found["print"] = fingerprint(image)
-        found["image_digest"] = _digest(image)
+        found["image_digest"] = pixel_digest(image)
     except UserError as error:
         found["image_error"] = str(error)
     if pair.mask is not None:
@@ -249,7 +249,7 @@ def _look(pair: _Look) -> _Look:
             grey = read_grey(pair.mask)
             mask = grey > MASK_THRESHOLD
             found["mask_size"] = (grey.shape[1], grey.shape[0])
-            found["mask_digest"] = _digest(mask)
+            found["mask_digest"] = pixel_digest(mask)
             found["covered"] = float(mask.mean())
             found["brightest"] = int(grey.max())
         except UserError as error:
@@ -348,11 +348,6 @@ def _summary(looks: Sequence[_Look]) -> SetSummary:
         smallest=_times(sizes[0]) if sizes else "",
         largest=_times(sizes[-1]) if sizes else "",
     )
-
-
-def _digest(pixels: np.ndarray) -> str:
-    shape = ",".join(map(str, pixels.shape)).encode()
-    return hashlib.sha256(shape + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def _short(path: Path, root: Path) -> str:

@@ -5,8 +5,10 @@ both sides: CVC-ClinicDB's published test split does, with more than half of its
 keep such frames together.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,6 +69,12 @@ def fingerprint(image: NDArray[np.uint8]) -> Fingerprint:
     if not inside.any() or length < THUMBNAIL:
         return np.zeros(THUMBNAIL * THUMBNAIL, np.float32)
     return np.asarray(grey / length, dtype=np.float32).ravel()
+
+
+def pixel_digest(pixels: NDArray[Any]) -> str:
+    """Return the SHA-256 of an array's shape and values: equal for equal pictures in any file."""
+    shape = ",".join(map(str, pixels.shape)).encode()
+    return hashlib.sha256(shape + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def similarity(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> NDArray[np.float32]:
