@@ -9,6 +9,7 @@ import typer
 
 from kdas_edge.cli import (
     bench,
+    calibrate,
     data,
     demo,
     distill,
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("distill")(distill.distill)
+app.command("calibrate")(calibrate.calibrate)
 app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("eval")(evaluate.evaluate)

@@ -6,7 +6,7 @@ twice the smallest possible.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ LEAST_SHARE = 0.1
 # Beyond this many standard deviations a frame is as odd as it gets: one black frame must not
 # stand for a fifth of the space.
 _CLIP = 3.0
-_TENTHS = 10
 _WITH_POLYP = "with polyp or unknown"
 
 Matrix = NDArray[np.float64]
@@ -132,69 +131,17 @@ def k_center(features: Matrix, count: int, rng: np.random.Generator) -> list[int
     if count == 0:
         return []
     chosen = [int(rng.integers(len(features)))]
-    distance = _distances(features, chosen[0])
+    distance = distances(features, chosen[0])
     while len(chosen) < count:
         # taken frames may not come again, even among identical ones
         distance[chosen[-1]] = -1
         chosen.append(int(np.argmax(distance)))
-        distance = np.minimum(distance, _distances(features, chosen[-1]))
+        distance = np.minimum(distance, distances(features, chosen[-1]))
     return chosen
 
 
-def radius(features: Matrix, chosen: Sequence[int]) -> tuple[float, float]:
-    """Distance from a candidate to its nearest chosen frame: (mean, largest), standard deviations.
-
-    Args:
-        features: (N, F) of all candidates.
-        chosen: at least one index.
-    """
-    nearest = np.full(len(features), np.inf)
-    for index in chosen:
-        nearest = np.minimum(nearest, _distances(features, index))
-    return float(nearest.mean()), float(nearest.max())
-
-
-def coverage(
-    values: Sequence[float | None], chosen: Sequence[int], random: Sequence[int]
-) -> dict[str, Any] | None:
-    """Describe how well a choice covers one feature, beside a random choice of the same size.
-
-    Args:
-        values: the feature of all candidates, None where unknown.
-        chosen: indices of the chosen frames.
-        random: indices of the random choice.
-
-    Returns:
-        Minimum, median, maximum and frames of `candidates`, `chosen` and `random`, and how many
-        tenths of the candidates' range each of them reaches; None if nothing is known.
-    """
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    low, high = min(known), max(known)
-
-    def describe(indices: Sequence[int]) -> dict[str, Any] | None:
-        found = np.array([values[i] for i in indices if values[i] is not None], np.float64)
-        if not len(found):
-            return None
-        step = (high - low) / _TENTHS
-        tenths = np.minimum((found - low) / step, _TENTHS - 1).astype(int) if step > 0 else found
-        return {
-            "frames": len(found),
-            "min": float(found.min()),
-            "median": round(float(np.median(found)), 6),
-            "max": float(found.max()),
-            "tenths": len(set(tenths.tolist())),
-        }
-
-    return {
-        "candidates": describe(range(len(values))),
-        "chosen": describe(chosen),
-        "random": describe(random),
-    }
-
-
-def _distances(features: Matrix, index: int) -> Matrix:
+def distances(features: Matrix, index: int) -> Matrix:
+    """Euclidean distances (N,) of all rows of `features` (N, F) from one of them."""
     return np.asarray(np.linalg.norm(features - features[index], axis=1), dtype=np.float64)
 
 
