@@ -152,10 +152,15 @@ class TrainRecipe(_Section):
 
 
 class CalibrationRecipe(_Section):
-    """Which frames the quantiser sees; they come from the training split, never from a test set."""
+    """Which frames the quantiser sees; never a test image, see `kdas-edge calibrate`."""
 
-    samples: int = Field(300, ge=1)
-    source: str | None = Field(None, description="folder of frames; null: the training split")
+    samples: int = Field(300, ge=1, description="frames to choose; a set brings its own number")
+    source: str | None = Field(
+        None,
+        description="a set or manifest of `kdas-edge calibrate`, a folder of images or videos; "
+        "null: the training split",
+    )
+    method: Literal["kcenter", "stratified", "random"] = "kcenter"
 
 
 class PtqRecipe(_Section):
