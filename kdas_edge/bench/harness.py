@@ -24,6 +24,7 @@ from kdas_edge.bench.accuracy import (
     paired_difference,
 )
 from kdas_edge.bench.models import describe, one_line, precisions, predictor, unique_names
+from kdas_edge.bench.profile.rows import profile_row
 from kdas_edge.bundle.manifest import Manifest
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.console import progress
@@ -39,6 +40,7 @@ DISCLAIMER = "Research software. No regulatory clearance. Not for clinical use."
 # Frames that are timed in turn: real content, since the speed of no layer should depend on it,
 # and more than one, so that a cache of results could not hide.
 _TIMED_FRAMES = 4
+_PROFILED_INFERENCES = 20
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Settings:
     limit: int | None = None
     protocols: tuple[Protocol, ...] = PROTOCOLS
     precisions: tuple[str, ...] | None = None
+    profile: bool = False
 
 
 @dataclass
@@ -137,6 +140,8 @@ def run(
         try:
             _load(group)
             _time(group, sets, settings)
+            if settings.profile:
+                _profile(group, sets)
             if sets and accuracy_target is None:
                 _score(group, sets, settings, accuracies)
         finally:
@@ -232,6 +237,23 @@ def _time(group: Sequence[Row], sets: dict[str, ImageSet], settings: Settings) -
     for key, timing in good.items():
         if reference is not None:
             alive[key].values["speedup"] = latency.speedup(reference, timing).as_json()
+
+
+def _profile(group: Sequence[Row], sets: dict[str, ImageSet]) -> None:
+    """Where the time goes; a runtime that cannot tell does not fail the row."""
+    frames = _frames(sets)
+    alive = [row for row in group if row.reason is None]
+    with progress(len(alive), f"profiling {group[0].target}") as advance:
+        for row in alive:
+            inputs = _inputs(frames, row.bundle.manifest)
+            try:
+                found = profile_row(
+                    row.bundle, row.precision, row.target, inputs, _PROFILED_INFERENCES
+                )
+                row.values["profile"] = found.as_json()
+            except UserError as error:
+                row.values["profile"] = {"unavailable": one_line(error)}
+            advance()
 
 
 def _score(

@@ -68,6 +68,16 @@ def bench(
             help="paper, deploy or both. Default: both; deploy on a device without PySODMetrics.",
         ),
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Tell where the time goes, by layer type (CPU or GPU)."),
+    ] = False,
+    profile_top: Annotated[
+        int | None,
+        typer.Option(
+            "--profile-top", min=1, help="Also the N slowest layers of each row; implies --profile."
+        ),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the result here, with every sample.")
     ] = None,
@@ -96,10 +106,13 @@ def bench(
         --targets openvino:CPU:threads=1,onnxruntime:CPU:threads=1,torch:cpu
 
         kdas-edge bench student --targets openvino:CPU --seconds 10
+
+        kdas-edge bench student --profile-top 15
     """
     from kdas_edge.bench import harness
     from kdas_edge.bench.evaluation import choose_protocols, choose_sets
     from kdas_edge.bench.models import PRECISIONS, open_model
+    from kdas_edge.bench.report.profiles import profile_summaries, profile_tables
     from kdas_edge.bench.report.tables import bench_failures, bench_table
     from kdas_edge.console import info, table
     from kdas_edge.errors import UserError
@@ -124,6 +137,7 @@ def bench(
         limit=limit,
         protocols=protocols,
         precisions=wanted,
+        profile=profile or profile_top is not None,
     )
     chosen = choose_sets(data, sets.split(",") if sets else None) if data is not None else {}
     bundles = [open_model(path) for path in models]
@@ -131,6 +145,10 @@ def bench(
     results = harness.run(bundles, reference, parsed, chosen, settings, shared)
     table(*bench_table(results))
     for line in bench_failures(results):
+        print(line)
+    for profiled in profile_tables(results, profile_top or 0):
+        table(*profiled)
+    for line in profile_summaries(results):
         print(line)
     if json is not None:
         write_json(json, results)

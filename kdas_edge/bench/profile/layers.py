@@ -21,7 +21,8 @@ ARITHMETIC = (CONVOLUTION, DEPTHWISE, MATMUL)
 
 _OPERATORS = {
     CONVOLUTION: "Convolution GroupConvolution BinaryConvolution DeformableConvolution "
-    "Deconvolution ConvolutionBackpropData GroupConvolutionBackpropData Conv ConvTranspose ConvInteger",
+    "Deconvolution ConvolutionBackpropData GroupConvolutionBackpropData Conv ConvTranspose "
+    "ConvInteger",
     MATMUL: "MatMul FullyConnected Gemm MatMulInteger MatMulIntegerToFloat MatMulNBits "
     "DynamicQuantizeMatMul ScaledDotProductAttention SDPA Attention MultiHeadAttention LLMMLP",
     "resize": "Interpolate Resize Upsample",
@@ -40,8 +41,8 @@ _OPERATORS = {
     ELEMENTWISE: "Subgraph Eltwise Add Subtract Multiply Divide Sub Mul Div Power PowerStatic Pow "
     "Sqrt Exp Log Abs Neg Negative Min Max Minimum Maximum Sum Relu ReLU PRelu PReLU LeakyRelu Elu "
     "Gelu QuickGelu BiasGelu FastGelu Sigmoid HardSigmoid HSigmoid HSwish HardSwish Swish SiLU "
-    "Tanh Erf Mish SoftPlus Clamp Clip Select Where Round Floor Math SquaredDifference Greater Less "
-    "Equal MulAdd",
+    "Tanh Erf Mish SoftPlus Clamp Clip Select Where Round Floor Math SquaredDifference Greater "
+    "Less Equal MulAdd",
 }
 _GROUP_OF = {name: group for group, names in _OPERATORS.items() for name in names.split()}
 # ONNX Runtime marks fused and integer variants by prefixes: QLinearConv, NhwcFusedConv, QGemm

@@ -36,7 +36,7 @@ class OnnxRuntimeBackend:
     """An inference session with one provider; see `Backend`."""
 
     def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
-        provider, provider_options, precision = _provider(target)
+        provider, provider_options, precision = provider_of(target)
         options = ort.SessionOptions()
         options.intra_op_num_threads = target.threads or 0
         options.inter_op_num_threads = 1
@@ -92,8 +92,12 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def _provider(target: Target) -> tuple[str, dict[str, str], str]:
-    """Provider name, its options, and the arithmetic precision that they give."""
+def provider_of(target: Target) -> tuple[str, dict[str, str], str]:
+    """Provider name, its options, and the arithmetic precision that they give.
+
+    Raises:
+        UserError: a precision that the provider cannot be asked for.
+    """
     name, _, index = target.device.partition(".")
     options: dict[str, str] = {"device_id": index} if index else {}
     precision = target.options.get("precision", "f32")

@@ -42,12 +42,12 @@ class OpenVinoBackend:
     """An IR compiled for one device; see `Backend`."""
 
     def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
-        properties = _properties(target)
+        settings = properties(target)
         path = bundle.file(model.path)
         start = time.perf_counter()
         try:
             graph = core().read_model(path)
-            compiled = core().compile_model(graph, target.device, properties)
+            compiled = core().compile_model(graph, target.device, settings)
             self._request: ov.InferRequest | None = compiled.create_infer_request()
         except RuntimeError as error:
             raise UserError(
@@ -92,22 +92,27 @@ class OpenVinoBackend:
         self._compiled = None
 
 
-def _properties(target: Target) -> dict[str, object]:
-    properties: dict[str, object] = {
+def properties(target: Target) -> dict[str, object]:
+    """What a target means to OpenVINO: one synchronous request, explicit precision.
+
+    Raises:
+        UserError: an option that the device has not.
+    """
+    settings: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
         "PERFORMANCE_HINT_NUM_REQUESTS": 1,
     }
     # Without a hint, a CPU with AMX or AVX512-BF16 runs an fp32 IR in bf16, a GPU in fp16.
     # NPUs have no f32 arithmetic at all.
     default = "f16" if target.device.startswith("NPU") else "f32"
-    properties["INFERENCE_PRECISION_HINT"] = target.options.get("precision", default)
+    settings["INFERENCE_PRECISION_HINT"] = target.options.get("precision", default)
     if target.device == "CPU":
-        properties["NUM_STREAMS"] = 1
+        settings["NUM_STREAMS"] = 1
     if target.threads is not None:
         if target.device != "CPU":
             raise UserError(f"target {target}: option threads is for openvino:CPU; remove it")
-        properties["INFERENCE_NUM_THREADS"] = target.threads
-    return properties
+        settings["INFERENCE_NUM_THREADS"] = target.threads
+    return settings
 
 
 def _device_name(device: str) -> str:
