@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kdas_edge.bench.accuracy import Predict
 from kdas_edge.bundle.manifest import (
     FILE_NAME,
+    PRECISIONS,
     FileRecord,
     InputContract,
     Manifest,
@@ -28,7 +29,6 @@ from kdas_edge.files import sha256
 from kdas_edge.runtime.backends import FORMATS, Backend
 from kdas_edge.runtime.segmenter import preprocess
 
-PRECISIONS = ("fp32", "fp16", "int8")
 _CHECKPOINTS = (".safetensors", ".pth", ".pt")
 
 

@@ -6,18 +6,23 @@ not named there is read. Unknown keys are refused, so that a newer schema is nev
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kdas_edge.errors import UserError
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
+# 1.1 adds the precision int8_weights and the versions of each model file
+_READABLE = ("1.0", SCHEMA_VERSION)
 FILE_NAME = "manifest.json"
 
-Precision = Literal["fp32", "fp16", "int8"]
+# fp16: weights and (where the device has it) arithmetic of 16 bits. int8: weights and activations
+# of 8 bits. int8_weights: weights of 8 bits, arithmetic in float.
+Precision = Literal["fp32", "fp16", "int8", "int8_weights"]
 Format = Literal["openvino", "onnx", "torch"]
 Preset = Literal["core", "camera"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class _Record(BaseModel):
@@ -76,6 +81,10 @@ class ModelFile(_Record):
     Attributes:
         path: of the `.xml`, `.onnx` or `.safetensors` file, relative to the bundle; the weights
             of an `.xml` are the `.bin` beside it.
+        opset: newest operator set that a node needs: of ONNX's own domain, or of OpenVINO. A
+            runtime that is older than it cannot load the file.
+        ir_version: of the file format, ONNX's or OpenVINO's.
+        written_by: program and version that wrote the file, e.g. `openvino 2026.4.1`.
         metadata: the very strings written into the file (`rt_info/model_info`, `metadata_props`,
             safetensors header).
     """
@@ -85,6 +94,8 @@ class ModelFile(_Record):
     preset: Preset
     path: str
     opset: int | None = None
+    ir_version: int | None = None
+    written_by: str | None = None
     metadata: dict[str, str] = {}
 
     _path_inside = field_validator("path")(_inside)
@@ -123,6 +134,19 @@ class Tolerance(_Record):
     disagreement: float
 
 
+# What the project promises of each precision. A manifest may ask for more, not for less: a bundle
+# cannot wave itself through with wide tolerances of its own.
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(probability=1e-4, disagreement=0.005),
+    # every activation may be rounded to 11 bits, differently on each device; the mask counts
+    "fp16": Tolerance(probability=1.0, disagreement=0.005),
+    # probabilities of int8 kernels differ at the rounding edges; the mask is what counts
+    "int8": Tolerance(probability=1.0, disagreement=0.005),
+    # the expected probabilities are of the network with these very weights, so float rounding only
+    "int8_weights": Tolerance(probability=1e-4, disagreement=0.005),
+}
+
+
 class AccuracyRecord(_Record):
     """A measured accuracy; metrics are means over the images of the data set."""
 
@@ -150,7 +174,7 @@ class Provenance(_Record):
 class Manifest(_Record):
     """Everything a host must know about a bundle; see the fields."""
 
-    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    schema_version: Literal["1.0", "1.1"] = SCHEMA_VERSION
     name: str
     disclaimer: str = "Research software. No regulatory clearance. Not for clinical use."
     size: int = Field(gt=0, description="side S of the network's square input, in pixels")
@@ -189,9 +213,10 @@ def parse_manifest(text: str, source: Path) -> Manifest:
     if not isinstance(values, dict):
         raise UserError(f"{source} is not a manifest; export the bundle again")
     version = values.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in _READABLE:
         raise UserError(
-            f"{source} has schema version {version!r}, this kdas-edge reads {SCHEMA_VERSION!r}; "
+            f"{source} has schema version {version!r}, this kdas-edge reads "
+            f"{' and '.join(_READABLE)}; "
             f"install {_writer(values)}"
         )
     try:

@@ -33,7 +33,7 @@ class Bundle:
         """Find a model file, or None if the bundle does not hold it.
 
         Args:
-            precision: `fp32`, `fp16` or `int8`.
+            precision: `fp32`, `fp16`, `int8` or `int8_weights`.
             format: `openvino`, `onnx` or `torch`.
             preset: `core` or `camera`.
         """

@@ -1,6 +1,6 @@
 """Do the exported files give what torch gives? Asked before a bundle is handed over."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import nn
 from kdas_edge.data.layout import resize_image
 from kdas_edge.distill.engine import normalise
 from kdas_edge.export.graph import DeployGraph
-from kdas_edge.export.openvino import import_openvino
+from kdas_edge.export.runners import load
 from kdas_edge.models.zoo import Architecture
 
 Frame = NDArray[np.uint8]
@@ -72,34 +72,23 @@ def compare(
         expected: from `reference`.
         threshold: of the mask.
     """
-    infer = _openvino(path) if path.suffix == ".xml" else _onnxruntime(path)
-    largest, differs = 0.0, []
-    for frame, wanted in zip(frames, expected, strict=True):
+    infer = load(path)
+    outputs = []
+    for frame in frames:
         x: NDArray[np.generic] = (
             network_input(frame, architecture)
             if preset == "core"
             else np.ascontiguousarray(frame[None, :, :, ::-1])
         )
-        polyp = infer(x)[0, 1]
-        largest = max(largest, float(np.abs(polyp - wanted).max()))
-        differs.append(float(((polyp > threshold) != (wanted > threshold)).mean()))
+        # a copy: a runtime may use the memory of its output again
+        outputs.append(infer(x)[0, 1].copy())
+    return difference(outputs, expected, threshold)
+
+
+def difference(found: Sequence[Map], expected: Sequence[Map], threshold: float) -> Agreement:
+    """Compare polyp probabilities (S, S), frame by frame."""
+    largest, differs = 0.0, []
+    for ours, wanted in zip(found, expected, strict=True):
+        largest = max(largest, float(np.abs(ours - wanted).max()))
+        differs.append(float(((ours > threshold) != (wanted > threshold)).mean()))
     return Agreement(largest, float(np.mean(differs)), max(differs), len(differs))
-
-
-def _openvino(path: Path) -> Callable[[NDArray[np.generic]], Map]:
-    ov = import_openvino()
-    # without the hint a CPU with bf16 would silently compute in it
-    compiled = ov.Core().compile_model(
-        str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    )
-    return lambda x: compiled(x)[0]
-
-
-def _onnxruntime(path: Path) -> Callable[[NDArray[np.generic]], Map]:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})[0]

@@ -81,7 +81,7 @@ def to_onnx(network: nn.Module, size: int) -> ModelProto:
     editor.fold_constant_transposes()
     editor.drop_saturated_clips()
     editor.fold_constants()
-    return _finish(editor.build())
+    return finish(editor.build())
 
 
 def with_camera_input(core: ModelProto, normalisation: Normalisation, size: int) -> ModelProto:
@@ -135,7 +135,7 @@ def with_camera_input(core: ModelProto, normalisation: Normalisation, size: int)
     graph.input.append(
         helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, "height", "width", 3])
     )
-    return _finish(model)
+    return finish(model)
 
 
 def save_onnx(model: ModelProto, path: Path, metadata: dict[str, str]) -> None:
@@ -151,7 +151,12 @@ def quantized_operators(model: ModelProto) -> dict[str, int]:
     return {kind: counts[kind] for kind in ("QuantizeLinear", "DequantizeLinear")}
 
 
-def _finish(model: ModelProto) -> ModelProto:
+def finish(model: ModelProto) -> ModelProto:
+    """Take out what is no part of the model, and check the rest.
+
+    Raises:
+        KdasEdgeError: an operator of a foreign domain is left.
+    """
     foreign = {(node.domain, node.op_type) for node in model.graph.node if node.domain}
     if foreign:
         names = ", ".join(f"{domain}.{kind}" for domain, kind in sorted(foreign))
@@ -395,8 +400,16 @@ class _Editor:
     def fold_constants(self) -> None:
         """Compute what depends on constants and static shapes alone.
 
-        TensorFlow's padding, which `tf_*` backbones imitate, is traced as arithmetic on shapes.
+        TensorFlow's padding, which `tf_*` backbones imitate, is traced as arithmetic on shapes. A
+        padding that has become constant tells the next layer's shape, so it is done until
+        nothing changes.
         """
+        before = None
+        while before != len(self.nodes):
+            before = len(self.nodes)
+            self._fold_constants_once()
+
+    def _fold_constants_once(self) -> None:
         shapes = self._static_shapes()
         kept = []
         for node in self.nodes:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdas_edge.bundle.manifest import Normalisation
+from kdas_edge.bundle.manifest import Normalisation, Precision
 from kdas_edge.export.graph import DeployGraph
 
 if TYPE_CHECKING:
@@ -121,15 +121,28 @@ def _triangle_filter(length: "ov.Node", size: int) -> "ov.Node":
     )
 
 
-def save_openvino(model: "ov.Model", path: Path, metadata: dict[str, str]) -> None:
+def save_openvino(
+    model: "ov.Model", path: Path, metadata: dict[str, str], precision: Precision = "fp32"
+) -> None:
     """Write `path` (.xml) and the .bin beside it, with the metadata in `rt_info/model_info`.
 
-    Weights keep their precision: `compress_to_fp16` would change an fp32 model silently.
+    Args:
+        model: from `to_openvino` or `with_camera_input`.
+        path: of the `.xml`.
+        metadata: key to value.
+        precision: `fp16` stores the constants in 16 bits; otherwise they keep theirs, because
+            `compress_to_fp16` would change an fp32 model silently.
     """
     ov = import_openvino()
     for key, value in sorted(metadata.items()):
         model.set_rt_info(value, ["model_info", key])
-    ov.save_model(model, path, compress_to_fp16=False)
+    # the converter writes it, a camera model built around its graph lacks it
+    model.set_rt_info(ov.get_version(), ["Runtime_version"])
+    if precision == "int8_weights":
+        # OpenVINO otherwise quantises the activations of linear layers too (group by group, at run
+        # time), which moved probabilities by up to 0.009
+        model.set_rt_info("0", ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"])
+    ov.save_model(model, path, compress_to_fp16=precision == "fp16")
 
 
 def fake_quantize_operators(model: "ov.Model") -> int:

@@ -50,7 +50,7 @@ class Segmenter:
     Attributes:
         bundle: the opened bundle.
         target: where it runs.
-        precision: `fp32`, `fp16` or `int8`.
+        precision: `fp32`, `fp16`, `int8` or `int8_weights`.
         preset: `core` (this class prepares the frame) or `camera` (the graph does).
         backend: the loaded model; `backend.effective` tells what the runtime really does.
     """
@@ -77,8 +77,8 @@ class Segmenter:
         Args:
             path: the bundle's directory.
             target: `runtime:device[:option=value…]`.
-            precision: `fp32`, `fp16` or `int8`; by default int8 where the bundle has it for this
-                runtime, otherwise fp32.
+            precision: `fp32`, `fp16`, `int8` or `int8_weights`; by default int8 where the bundle
+                has it for this runtime, otherwise fp32.
             preset: `core` or `camera`.
 
         Raises:

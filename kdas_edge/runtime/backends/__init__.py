@@ -53,8 +53,8 @@ def open_backend(bundle: Bundle, precision: str, target: Target, preset: str = "
 
     Args:
         bundle: an opened bundle.
-        precision: `fp32`, `fp16` or `int8`: the model file. The precision of its arithmetic is the
-            target's option `precision`.
+        precision: `fp32`, `fp16`, `int8` or `int8_weights`: the model file. The precision of its
+            arithmetic is the target's option `precision`.
         target: where to run.
         preset: `core` or `camera`.
 
