@@ -173,3 +173,65 @@ def test_doctor_finds_the_runtimes_of_this_machine(tmp_path, capsys):
         assert finding["verdict"] in ("ok", "note", "missing")
         assert finding["verdict"] == "ok" or finding["advice"]
         assert "\n" not in finding["advice"]
+
+
+def test_a_profile_puts_the_precisions_side_by_side_and_goes_into_the_json(
+    models, tmp_path, capsys
+):
+    result = tmp_path / "out.json"
+    done = run_verb(
+        capsys, "bench", models / "student", *QUICK, "--profile-top", 2, "--json", result,
+        "--targets", "openvino:CPU:threads=1,onnxruntime:CPU:threads=1",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rows = json.loads(result.read_text())["rows"]
+    assert len(rows) == 4
+    for row in rows:
+        profile = row["profile"]
+        assert sum(g["ms"] for g in profile["groups"]) == pytest.approx(profile["total"], abs=0.01)
+        assert "float convolution" in {group["group"] for group in profile["groups"]}
+        assert any(layer["operator"].endswith("Conv") for layer in profile["layers"]) or any(
+            layer["operator"] == "Convolution" for layer in profile["layers"]
+        )
+        name = f"student {row['precision']} on {row['target']}"
+        assert f"{name}: layers {profile['total']:.2f} ms, unprofiled median" in done.out
+        assert f"{name}: the slowest 2" in done.out
+    assert "fp32 ms" in done.out and "int8 ms" in done.out
+    # the quantiser before the network is what the int8 model has more
+    fp32, int8 = (
+        {g["group"]: g["calls"] for g in row["profile"]["groups"]}["quantise, convert, reorder"]
+        for row in rows[:2]
+    )
+    assert int8 > fp32
+
+
+def test_a_torch_target_has_no_profile_and_says_so(tmp_path, capsys):
+    import torch
+
+    from kdas_edge.models.checkpoints import save_network
+    from kdas_edge.models.zoo import build
+    from kdas_edge.recipe import ModelRecipe
+
+    torch.manual_seed(0)
+    network, architecture = build(ModelRecipe(backbone="test_efficientnet", width=8), 64)
+    save_network(tmp_path / "net.safetensors", network.state_dict(), architecture)
+    done = run_verb(
+        capsys, "bench", tmp_path / "net.safetensors", *QUICK, "--targets", "torch:cpu:threads=1",
+        "--profile",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "no profile (a torch target has no profile; choose openvino or onnxruntime)" in done.out
+
+
+def test_without_the_option_nothing_is_profiled(models, tmp_path, capsys):
+    result = tmp_path / "out.json"
+    done = run_verb(capsys, "bench", models / "student", *QUICK, "--json", result)
+    assert done.code == 0, done.err
+    assert all("profile" not in row for row in json.loads(result.read_text())["rows"])
+    assert "layer type" not in done.out
+
+
+def test_the_help_tells_of_the_profile(capsys):
+    done = run_verb(capsys, "bench", "--help")
+    assert done.code == 0
+    assert "--profile" in done.out and "--profile-top" in done.out
