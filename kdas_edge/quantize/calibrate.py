@@ -108,6 +108,8 @@ def make_calibration_set(
     left_out = screen([one.name for one in candidates], [one.look for one in candidates], tests)
     if not request.exclude_test:
         refuse_test_images(candidates, sources, left_out)
+    if len(tests) == 0:
+        info("not compared with test images: none are known; --data DATA names the data root")
     _say_what_was_left_out(left_out)
     eligible = [one for index, one in enumerate(candidates) if index not in left_out]
     if not eligible:
@@ -262,8 +264,6 @@ def _test_images(request: Request, sources: Sequence[Source]) -> HeldOut:
     tests = HeldOut()
     for root in roots.values():
         tests = tests + read_test_images(root)
-    if not roots:
-        info("not compared with test images: none are known; --data DATA names the data root")
     return tests
 
 
