@@ -1,0 +1,213 @@
+"""What do chosen calibration frames buy against random ones?
+
+A float student is quantised after training with N frames that were chosen by k-center, stratified,
+at random, or evenly spaced over the sorted names, with several seeds each, from the training images
+that show no test image. Measured: Dice on the validation split (deploy protocol), and the share of
+pixels whose mask changes against the float student, on the validation images and on frames of
+other hospitals. Test images choose nothing and measure nothing here.
+
+    python benchmarks/calibration_sets.py --student runs/student_mnv2_256 --data DATA \
+        --unlabelled FRAMES --json benchmarks/results/calibration_sets.json
+
+Forty-eight quantisations by default: about two hours on two cores at 256 pixels; fewer with
+--counts, --seeds and --choices.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdas_edge.console import info, table
+from kdas_edge.data.dataset import ResidentSet, load_pairs, load_training_data
+from kdas_edge.data.features import FEATURES
+from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
+from kdas_edge.data.layout import Pair, list_images
+from kdas_edge.distill.engine import validate
+from kdas_edge.environment import describe
+from kdas_edge.files import write_json
+from kdas_edge.models.checkpoints import load_network
+from kdas_edge.models.zoo import Architecture
+from kdas_edge.quantize.calibration import CalibrationSet
+from kdas_edge.quantize.candidates import Look, choose, look_at, screen
+from kdas_edge.quantize.coverage import radius
+from kdas_edge.quantize.ptq import Ranges, post_training_quantize
+from kdas_edge.quantize.selection import feature_matrix
+from kdas_edge.recipe import DataRecipe, PtqRecipe
+
+CHOICES = ("kcenter", "stratified", "random", "even")
+MEASURES = {
+    "dice_lost": "Dice lost, validation",
+    "changed_validation": "% of mask, validation",
+    "changed_validation_worst": "worst tenth",
+    "changed_unlabelled": "% of mask, other hospitals",
+    "changed_unlabelled_worst": "worst tenth",
+}
+
+
+def pick(choice: str, looks: Sequence[Look], count: int, seed: int) -> list[int]:
+    """Indices of `count` of the candidates."""
+    total = len(looks)
+    if choice == "random":
+        # plain, without the floor for polyp-free frames
+        drawn = np.random.default_rng(seed).choice(total, min(count, total), replace=False)
+        return sorted(drawn.tolist())
+    if choice == "even":
+        start = np.random.default_rng(seed).random()
+        return [int((start + i) * total / count) for i in range(count)]
+    assert choice in ("kcenter", "stratified")
+    return choose(looks, count, choice, seed)  # type: ignore[arg-type]
+
+
+def masks(network: torch.nn.Module, data: ResidentSet, architecture: Architecture) -> Any:
+    """Dice (N,) and masks (N, S, S)."""
+    return validate(network, data.images, data.masks, architecture.size, architecture)
+
+
+def changed(ours: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """Share of pixels that differ: mean over frames, and mean over the worst tenth of them."""
+    per_frame = np.sort((ours != reference).mean(axis=(1, 2)))
+    worst = per_frame[-max(1, len(per_frame) // 10) :]
+    return float(per_frame.mean()), float(worst.mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--student", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--unlabelled", type=Path, required=True)
+    parser.add_argument("--counts", default="8,32,100,300")
+    parser.add_argument("--choices", default=",".join(CHOICES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--ranges", choices=("tensor", "channel"), default="tensor")
+    parser.add_argument("--model-type", choices=("none", "transformer"), default="none")
+    parser.add_argument("--limit", type=int, help="a trial: at most N frames of each set")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+
+    student, architecture = load_network(args.student)
+    ranges: Ranges = args.ranges
+    recipe = PtqRecipe(model_type=args.model_type)
+    data = load_training_data(DataRecipe(root=str(args.data), size=architecture.size))
+    frames = [Pair(path.stem, path, None) for path in list_images(args.unlabelled)]
+    sets = {
+        "validation": first(data.validation, args.limit),
+        "unlabelled": load_pairs(frames[: args.limit], architecture.size),
+    }
+
+    train = data.train
+    looks = [
+        look_at(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), mask[0].numpy() > 0)
+        for image, mask in zip(train.images, train.masks, strict=True)
+    ]
+    tests = read_test_images(args.data) if has_tests(args.data) else HeldOut()
+    left_out = screen(train.names, looks, tests, same_size=False)
+    eligible = [index for index in range(len(train)) if index not in left_out]
+    looks = [looks[index] for index in eligible]
+    features = feature_matrix([one.appearance for one in looks], [one.polyp for one in looks])
+    info(f"{len(eligible)} candidates, {len(left_out)} left out; features: {', '.join(FEATURES)}")
+
+    reference = {name: masks(student, one, architecture) for name, one in sets.items()}
+    float_dice = float(reference["validation"][0].mean())
+    info(f"float student: validation Dice {float_dice:.4f}")
+    rows: list[dict[str, Any]] = []
+    for count in map(int, args.counts.split(",")):
+        for choice in args.choices.split(","):
+            for seed in range(args.seeds):
+                started = time.monotonic()
+                indices = pick(choice, looks, count, seed)
+                chosen = CalibrationSet(
+                    train.images[[eligible[index] for index in indices]],
+                    tuple(train.names[eligible[index]] for index in indices),
+                )
+                samples = chosen.samples(architecture)
+                quantized = post_training_quantize(student, samples, recipe, ranges)
+                row: dict[str, Any] = {"choice": choice, "count": len(indices), "seed": seed}
+                for name, one in sets.items():
+                    scores, ours = masks(quantized, one, architecture)
+                    if name == "validation":
+                        row["dice"] = float(scores.mean())
+                        row["dice_lost"] = float_dice - row["dice"]
+                    mean, worst = changed(ours, reference[name][1])
+                    row[f"changed_{name}"], row[f"changed_{name}_worst"] = mean, worst
+                row["distance_mean"], row["distance_largest"] = radius(features, indices)
+                rows.append(row)
+                info(
+                    f"{choice} {len(indices)} seed {seed}: {row['dice_lost']:+.4f} Dice lost, "
+                    f"{row['changed_validation']:.3%} and {row['changed_unlabelled']:.3%} changed, "
+                    f"{time.monotonic() - started:.0f} s"
+                )
+                if args.json:
+                    # hours may be lost by an interruption
+                    settings = {k: str(v) for k, v in vars(args).items() if k != "json"}
+                    settings |= {key: Path(settings[key]).name for key in ("student",)}
+                    for key in ("data", "unlabelled"):
+                        del settings[key]
+                    write_json(
+                        args.json,
+                        {
+                            "settings": settings,
+                            "ptq": recipe.model_dump(mode="json"),
+                            "environment": describe(),
+                            "candidates": len(eligible),
+                            "left_out": len(left_out),
+                            "frames": {name: len(one) for name, one in sets.items()},
+                            "float_dice": float_dice,
+                            "summary": summary(rows),
+                            "rows": rows,
+                        },
+                    )
+    show(summary(rows), float_dice, sets)
+
+
+def first(data: ResidentSet, count: int | None) -> ResidentSet:
+    return ResidentSet(
+        data.images[:count], data.masks[:count], data.labelled[:count], data.names[:count]
+    )
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation over the seeds of each choice and number of frames."""
+    groups: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["count"], row["choice"]].append(row)
+    found = []
+    for (count, choice), members in groups.items():
+        one: dict[str, Any] = {"count": count, "choice": choice, "seeds": len(members)}
+        for measure in (*MEASURES, "distance_mean", "distance_largest"):
+            values = np.array([row[measure] for row in members])
+            spread = float(values.std(ddof=1)) if len(values) > 1 else None
+            one[measure] = {"mean": float(values.mean()), "sd": spread}
+        found.append(one)
+    return found
+
+
+def show(found: list[dict[str, Any]], float_dice: float, sets: dict[str, ResidentSet]) -> None:
+    cells = []
+    for one in found:
+        row = [one["count"], one["choice"], one["seeds"]]
+        for measure in MEASURES:
+            scale, digits = (1, 4) if measure == "dice_lost" else (100, 3)
+            text = f"{scale * one[measure]['mean']:.{digits}f}"
+            if one[measure]["sd"] is not None:
+                text += f" ± {scale * one[measure]['sd']:.{digits}f}"
+            row.append(text)
+        row.append(f"{one['distance_largest']['mean']:.2f}")
+        cells.append(row)
+    numbers = ", ".join(f"{len(one)} {name}" for name, one in sets.items())
+    table(
+        f"int8 by frames of calibration (float Dice {float_dice:.4f}; {numbers} frames; mean ± "
+        "standard deviation over seeds)",
+        ["frames", "choice", "seeds", *MEASURES.values(), "farthest candidate"],
+        cells,
+    )
+
+
+if __name__ == "__main__":
+    main()
