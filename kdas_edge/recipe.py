@@ -166,15 +166,55 @@ class CalibrationRecipe(_Section):
 class PtqRecipe(_Section):
     """Post-training quantisation with NNCF."""
 
-    preset: Literal["performance", "mixed"] = "mixed"
+    preset: Literal["performance", "mixed"] = Field(
+        "mixed", description="activations: symmetric, or asymmetric where it fits better (mixed)"
+    )
     model_type: Literal["transformer", "none"] = "transformer"
-    smooth_quant: float | None = Field(None, description="alpha of SmoothQuant; null: off")
+    activation_ranges: Literal["auto", "tensor", "channel"] = Field(
+        "auto",
+        description="before depthwise convolutions: one range per tensor, one per channel, or per "
+        "tensor unless that costs too much Dice. ONNX Runtime computes only `tensor` in int8",
+    )
+    weights_per_channel: bool = Field(
+        True, description="one range per output channel of a weight; false: one per weight"
+    )
+    range_estimator: Literal[
+        "default",
+        "minmax",
+        "mean_minmax",
+        "median_minmax",
+        "mean_no_outliers",
+        "quantile",
+        "histogram",
+    ] = Field(
+        "default",
+        description="how activation ranges follow from the frames; default: mean of the frames' "
+        "extremes per tensor, their extreme per channel",
+    )
+    smooth_quant: float | None = Field(
+        None, ge=0, le=1, description="alpha of SmoothQuant, on matrix products; null: off"
+    )
     overflow_fix: Literal["enable", "first_layer", "disable"] = Field(
         "enable",
         description="7-bit weights where a CPU without VNNI would saturate: there `disable` "
         "changes 2 % of the mask, `enable` 0.25 %; with VNNI 0.06 and 0.13 %",
     )
-    fast_bias_correction: bool = True
+    fast_bias_correction: bool = Field(
+        True, description="shift biases by the mean error of int8; false: leave them"
+    )
+    ignored: list[str] = Field(
+        [], description="layers kept in float, by module name; backbone.blocks.0 means all below it"
+    )
+
+
+class MixedRecipe(_Section):
+    """What happens when int8 misses the gate: the layers that hurt most return to float."""
+
+    enabled: bool = True
+    images: int = Field(24, ge=1, description="validation images on which layers are ranked")
+    largest_share: float = Field(
+        0.5, gt=0, le=1, description="of the layers that may return; above it int8 is given up"
+    )
 
 
 class QuantizeRecipe(_Section):
@@ -192,7 +232,12 @@ class QuantizeRecipe(_Section):
     loss: LossRecipe = LossRecipe(variant="supervised")
     schedule: ScheduleRecipe | None = Field(None, description="QAT; null: post-training only")
     engine: EngineRecipe = EngineRecipe()
-    max_drop: float = Field(0.02, ge=0, le=1, description="gate: mean Dice lost on validation")
+    search: bool = Field(False, description="try several settings of ptq, keep the best")
+    max_drop: float = Field(0.005, ge=0, le=1, description="gate: mean Dice lost on validation")
+    max_group_drop: float | None = Field(
+        None, ge=0, le=1, description="gate on each group of polyp sizes as well; null: none"
+    )
+    mixed: MixedRecipe = MixedRecipe()
 
     _variant = model_validator(mode="before")(_variant_by_teacher)
 

@@ -12,7 +12,7 @@ from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.zoo import Architecture
-from kdas_edge.quantize.pipeline import CALIBRATION, FLOAT
+from kdas_edge.quantize.job import CALIBRATION, FLOAT
 from kdas_edge.quantize.qat import CONFIG, load_quantized
 from kdas_edge.run import open_run
 

@@ -1,54 +1,62 @@
 """Post-training quantisation with NNCF: the starting point of the fine-tuning."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 from torch import Tensor, nn
 
+from kdas_edge.quantize.attempts import Ranges
+from kdas_edge.quantize.layers import ignored_operations
 from kdas_edge.quantize.qat import name_quantizers_once
 from kdas_edge.quantize.toolkit import check_compiler, import_nncf, quiet
 from kdas_edge.recipe import PtqRecipe
 
 # SmoothQuant moves range from activations to weights; NNCF's word for off is -1.
 _OFF = -1.0
+# our names of NNCF's sets of range estimators
+_ESTIMATORS = {
+    "minmax": "MINMAX",
+    "mean_minmax": "MEAN_MINMAX",
+    "median_minmax": "MEDIAN_MINMAX",
+    "mean_no_outliers": "MEAN_NO_OUTLIERS_MINMAX",
+    "quantile": "MEAN_QUANTILE",
+    "histogram": "HISTOGRAM",
+}
 
-Ranges = Literal["tensor", "channel"]
+__all__ = ["Ranges", "post_training_quantize"]
 
 
 def post_training_quantize(
-    network: nn.Module, samples: Sequence[Tensor], recipe: PtqRecipe, ranges: Ranges = "channel"
+    network: nn.Module,
+    samples: Sequence[Tensor],
+    recipe: PtqRecipe,
+    ranges: Ranges | None = None,
 ) -> nn.Module:
     """Insert fake quantisers and set their ranges from calibration frames.
 
     Args:
         network: float, returns `(z1, z2)`; put in eval mode, not changed otherwise.
         samples: normalised (1, 3, S, S) float32 tensors, all of the size that is deployed.
-        recipe: preset, model type, SmoothQuant, overflow handling, bias correction.
+        recipe: how; see `PtqRecipe`.
         ranges: of activations before depthwise convolutions: one per `channel`, NNCF's choice, or
-            one per `tensor`. ONNX Runtime computes only the latter in int8: mobilenetv2_100 at
-            256 px takes 16.5 ms there with the former, 8.8 ms with the latter, 9.7 ms in fp32 (in
-            OpenVINO 6.0 ms either way). EfficientNet with SiLU loses its accuracy by it.
+            one per `tensor`; by default the recipe's, where `auto` means `channel`. ONNX Runtime
+            computes only the latter in int8: mobilenetv2_100 at 256 px takes 16.5 ms there with
+            the former, 8.8 ms with the latter, 9.7 ms in fp32 (in OpenVINO 6.0 ms either way).
+            EfficientNet with SiLU loses its accuracy by it.
 
     Returns:
         A trainable module in eval mode with the same outputs, on the network's device.
 
     Raises:
-        UserError: NNCF or, on a GPU, its compiler is missing.
+        UserError: NNCF or, on a GPU, its compiler is missing; or a layer to ignore is unknown.
     """
     nncf = import_nncf()
     network.eval()
     device = next(network.parameters()).device
     check_compiler(device.type == "cuda")
-    from nncf.quantization.advanced_parameters import QuantizationParameters
-
-    alpha = _OFF if recipe.smooth_quant is None else recipe.smooth_quant
-    advanced = nncf.AdvancedQuantizationParameters(
-        overflow_fix=nncf.OverflowFix[recipe.overflow_fix.upper()],
-        activations_quantization_params=QuantizationParameters(
-            per_channel=None if ranges == "channel" else False
-        ),
-        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(convolution=_OFF, matmul=alpha),
-    )
+    ignored = ignored_operations(network, samples[0].shape[-1], recipe.ignored)
+    if ranges is None:
+        ranges = "tensor" if recipe.activation_ranges == "tensor" else "channel"
     with quiet():
         quantized: nn.Module = nncf.quantize(
             network,
@@ -56,7 +64,32 @@ def post_training_quantize(
             preset=nncf.QuantizationPreset[recipe.preset.upper()],
             model_type=nncf.ModelType.TRANSFORMER if recipe.model_type == "transformer" else None,
             subset_size=len(samples),
-            fast_bias_correction=recipe.fast_bias_correction,
-            advanced_parameters=advanced,
+            ignored_scope=nncf.IgnoredScope(names=ignored, validate=False) if ignored else None,
+            advanced_parameters=_advanced(nncf, recipe, ranges),
         )
     return name_quantizers_once(quantized.eval())
+
+
+def _advanced(nncf: Any, recipe: PtqRecipe, ranges: Ranges) -> Any:
+    from nncf.quantization.advanced_parameters import QuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    parameters = nncf.AdvancedQuantizationParameters(
+        overflow_fix=nncf.OverflowFix[recipe.overflow_fix.upper()],
+        # None leaves the choice to NNCF: per channel before depthwise convolutions only
+        activations_quantization_params=QuantizationParameters(
+            per_channel=None if ranges == "channel" else False
+        ),
+        weights_quantization_params=QuantizationParameters(
+            per_channel=None if recipe.weights_per_channel else False
+        ),
+        # the other correction that NNCF knows does not exist for torch
+        disable_bias_correction=not recipe.fast_bias_correction,
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(
+            convolution=_OFF, matmul=_OFF if recipe.smooth_quant is None else recipe.smooth_quant
+        ),
+    )
+    if recipe.range_estimator != "default":
+        estimator = getattr(RangeEstimatorParametersSet, _ESTIMATORS[recipe.range_estimator])
+        parameters.activations_range_estimator_params = estimator
+    return parameters

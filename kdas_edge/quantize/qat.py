@@ -1,14 +1,14 @@
 """Quantised networks on disk, and fine-tuning them with the one training loop.
 
 A quantised run holds `nncf_config.json` (which quantiser sits where) and
-`checkpoints/best.safetensors` (weights and ranges). Neither is a pickle.
+`checkpoints/best.safetensors` (weights and ranges). Neither is a pickle. A checkpoint that
+`save_quantized` wrote has the configuration in its header too, so that the two cannot part.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -16,13 +16,14 @@ from kdas_edge.data.dataset import TrainingData
 from kdas_edge.distill.engine import FitResult, fit
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, write_text_atomic
-from kdas_edge.models.checkpoints import ARCHITECTURE, BEST
+from kdas_edge.models.checkpoints import ARCHITECTURE, BEST, save_network
 from kdas_edge.models.zoo import Architecture, from_architecture
 from kdas_edge.quantize.toolkit import import_nncf
 from kdas_edge.recipe import QuantizeRecipe
 from kdas_edge.run import Run
 
 CONFIG = "nncf_config.json"
+_PLACES = "quantizers"  # the key of the configuration in a checkpoint's header
 
 
 def fine_tune(
@@ -54,6 +55,13 @@ def save_config(path: Path, quantized: nn.Module) -> None:
     write_text_atomic(path, json.dumps(nncf.torch.get_config(quantized), indent=1) + "\n")
 
 
+def save_quantized(path: Path, quantized: nn.Module, architecture: Architecture) -> None:
+    """Write weights, ranges and the places of the quantisers into one file, atomically."""
+    nncf = import_nncf()
+    places = json.dumps(nncf.torch.get_config(quantized))
+    save_network(path, quantized.state_dict(), architecture, {_PLACES: places})
+
+
 def load_quantized(source: Path, checkpoint: Path = BEST) -> tuple[nn.Module, Architecture]:
     """Restore the quantised network of a run, in eval mode on the CPU.
 
@@ -75,12 +83,13 @@ def load_quantized(source: Path, checkpoint: Path = BEST) -> tuple[nn.Module, Ar
             header = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         architecture = Architecture.from_dict(json.loads(header[ARCHITECTURE]))
+        config = json.loads(header[_PLACES]) if _PLACES in header else None
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(
             f"{path} is truncated or not a checkpoint ({error}); copy it again"
         ) from None
     network = from_architecture(architecture).eval()
-    return restore(network, read_json(source / CONFIG), state, source), architecture
+    return restore(network, config or read_json(source / CONFIG), state, source), architecture
 
 
 def restore(
@@ -116,6 +125,23 @@ def name_quantizers_once(quantized: nn.Module) -> nn.Module:
     NNCF registers one quantiser under several hooks where two branches must share a range. Their
     tensors then have several names, which safetensors refuses to write.
     """
+
+    def drop(module: nn.Module, state: dict[str, Tensor], prefix: str, _meta: object) -> None:
+        for name in _aliases(module):
+            state.pop(prefix + name, None)
+
+    def repeat(module: nn.Module, state: dict[str, Tensor], prefix: str, *_rest: object) -> None:
+        for name, owner in _aliases(module).items():
+            if prefix + owner in state:
+                state.setdefault(prefix + name, state[prefix + owner])
+
+    quantized.register_state_dict_post_hook(drop)
+    quantized.register_load_state_dict_pre_hook(repeat)
+    return quantized
+
+
+def _aliases(quantized: nn.Module) -> dict[str, str]:
+    """Further name → first name of each tensor that has several; hooks may have come and gone."""
     first: dict[int, str] = {}
     alias: dict[str, str] = {}
     members = [
@@ -129,22 +155,4 @@ def name_quantizers_once(quantized: nn.Module) -> nn.Module:
         owner = first.setdefault(id(tensor), name)
         if owner != name:
             alias[name] = owner
-
-    def drop(_module: nn.Module, state: dict[str, Tensor], prefix: str, _meta: object) -> None:
-        for name in alias:
-            state.pop(prefix + name, None)
-
-    def repeat(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_rest: object) -> None:
-        for name, owner in alias.items():
-            if prefix + owner in state:
-                state.setdefault(prefix + name, state[prefix + owner])
-
-    quantized.register_state_dict_post_hook(drop)
-    quantized.register_load_state_dict_pre_hook(repeat)
-    return quantized
-
-
-def state_copy(quantized: nn.Module) -> dict[str, Tensor]:
-    """Return the weights and ranges as they are now, detached from further training."""
-    with torch.no_grad():
-        return {key: value.detach().clone() for key, value in quantized.state_dict().items()}
+    return alias

@@ -15,6 +15,8 @@ from kdas_edge.errors import UserError
 # A busy machine with two cores needs more than NNCF's 60 seconds to compile the quantisers.
 _COMPILE_SECONDS = "600"
 _LOGGERS = ("torch.utils.cpp_extension", "torch.onnx")
+# a search quantises many times; what is missing is said once
+_SAID: set[str] = set()
 
 
 def import_nncf() -> ModuleType:
@@ -65,7 +67,10 @@ def check_compiler(cuda: bool) -> None:
     )
     if cuda:
         raise UserError(f"{what}; install it, or hide the GPU with CUDA_VISIBLE_DEVICES=''")
-    info(f"{what}; going on with the slower torch quantisers")
+    note = f"{what}; going on with the slower torch quantisers"
+    if note not in _SAID:
+        _SAID.add(note)
+        info(note)
 
 
 @contextlib.contextmanager
