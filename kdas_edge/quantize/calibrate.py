@@ -308,6 +308,7 @@ def _record(
         name=candidate.name,
         file=file,
         sha256=digest,
+        pixels=look.digest,
         source=candidate.source,
         path=_path_of(candidate, sources),
         video_frame=candidate.video_frame,

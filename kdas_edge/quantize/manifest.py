@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kdas_edge.data.duplicates import pixel_digest
 from kdas_edge.data.frames import Kind
+from kdas_edge.data.layout import SUFFIXES, read_image
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, sha256
 from kdas_edge.quantize.selection import Method
@@ -13,6 +15,7 @@ from kdas_edge.quantize.selection import Method
 SCHEMA = "kdas-edge/calibration/1"
 MANIFEST = "manifest.json"
 FRAMES = "frames"
+_SHA256 = "^[0-9a-f]{64}$"
 
 
 class _Record(BaseModel):
@@ -42,6 +45,8 @@ class FrameRecord(_Record):
         name: stem of the file, with the number for a video's frame.
         file: the copy, relative to the set; None in a manifest without frames.
         sha256: of the copy's bytes, which for an image are those of the original.
+        pixels: SHA-256 of the decoded pixels, see `pixel_digest`: the same picture is known again
+            in another lossless file.
         source: number in `sources`.
         path: of the original, relative to the source (the data root for training images).
         video_frame: number in the video from 0.
@@ -51,7 +56,8 @@ class FrameRecord(_Record):
 
     name: str
     file: str | None
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sha256: str = Field(pattern=_SHA256)
+    pixels: str = Field(pattern=_SHA256)
     source: int = Field(ge=0)
     path: str
     video_frame: int | None = None
@@ -131,7 +137,7 @@ def read_manifest(path: Path) -> Manifest:
         ) from None
 
 
-def find_frames(path: Path, root: Path | None) -> tuple[Manifest, list[Path]]:
+def find_frames(path: Path, root: Path) -> tuple[Manifest, list[Path]]:
     """Find the frames of a calibration set and check that they are what was chosen.
 
     Args:
@@ -150,25 +156,35 @@ def find_frames(path: Path, root: Path | None) -> tuple[Manifest, list[Path]]:
     if not in_set and all(frame.file is not None for frame in manifest.frames):
         # the manifest of a set was named instead of the set
         in_set, path = True, path.parent
-    files = []
-    for frame in manifest.frames:
-        if in_set:
-            if frame.file is None:
-                raise UserError(
-                    f"{path} holds no frames (its manifest was written with --manifest-only); "
-                    f"name the file {path / MANIFEST}"
-                )
-            file = path / frame.file
-        else:
-            file = (root or path.parent) / frame.path
-        remedy = (
-            "make the set again with `kdas-edge calibrate`"
-            if in_set
-            else "point data.root to the images it was made from, or make it again"
+    find = _find_in_set if in_set else _find_in_root
+    folder = path if in_set else root
+    return manifest, [find(path, folder, frame) for frame in manifest.frames]
+
+
+def _find_in_set(path: Path, folder: Path, frame: FrameRecord) -> Path:
+    remedy = "make the set again with `kdas-edge calibrate`"
+    if frame.file is None:
+        raise UserError(
+            f"{path} holds no frames (its manifest was written with --manifest-only); name the "
+            f"file {path / MANIFEST}"
         )
-        if not file.is_file():
-            raise UserError(f"{path}: its frame {file} is missing; {remedy}")
-        if sha256(file) != frame.sha256:
-            raise UserError(f"{path}: its frame {file} has changed since; {remedy}")
-        files.append(file)
-    return manifest, files
+    file = folder / frame.file
+    if not file.is_file():
+        raise UserError(f"{path}: its frame {frame.file} is missing; {remedy}")
+    if sha256(file) != frame.sha256:
+        raise UserError(f"{path}: its frame {frame.file} has changed since; {remedy}")
+    return file
+
+
+def _find_in_root(path: Path, root: Path, frame: FrameRecord) -> Path:
+    remedy = "point data.root to the images it was made from, or make it again"
+    file = root / frame.path
+    if not file.is_file():
+        # the CVC sets go round as PNG, TIFF and lossless WebP
+        others = [file.with_suffix(suffix) for suffix in SUFFIXES]
+        file = next((other for other in others if other.is_file()), file)
+    if not file.is_file():
+        raise UserError(f"{path}: its frame {file} is missing; {remedy}")
+    if sha256(file) != frame.sha256 and pixel_digest(read_image(file)) != frame.pixels:
+        raise UserError(f"{path}: its frame {file} has changed since; {remedy}")
+    return file

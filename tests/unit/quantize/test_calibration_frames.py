@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,29 @@ def test_a_manifest_finds_its_frames_in_the_data_root(
     alone = calibration_set(data, CalibrationRecipe(source=str(manifest)), SIZE)
     copied = calibration_set(data, CalibrationRecipe(source=str(made)), SIZE)
     assert alone.names == copied.names and torch.equal(alone.images, copied.images)
+
+
+def test_a_manifest_knows_a_picture_again_in_another_file_but_no_other_picture(
+    data: TrainingData, scenes: Path, tmp_path: Path
+) -> None:
+    root, manifest = tmp_path / "data", tmp_path / "alone.json"
+    shutil.copytree(scenes, root)
+    make_calibration_set(Request((root,), count=24), manifest, manifest_only=True)
+    first = json.loads(manifest.read_text())["frames"][0]
+    original = root / first["path"]
+    with Image.open(original) as image:
+        picture = image.copy()
+    original.unlink()
+    recipe = CalibrationRecipe(source=str(manifest))
+    other = load_training_data(DataRecipe(root=str(scenes), size=SIZE, validation=0.0))
+    moved = replace(other, source=replace(other.source, root=root / "TrainDataset"))
+    with pytest.raises(UserError, match=rf"{original.name} is missing"):
+        calibration_set(moved, recipe, SIZE)
+    picture.save(original.with_suffix(".png"))
+    assert first["name"] in calibration_set(moved, recipe, SIZE).names
+    picture.rotate(90).save(original.with_suffix(".png"))
+    with pytest.raises(UserError, match=rf"{original.stem}\.png has changed"):
+        calibration_set(moved, recipe, SIZE)
 
 
 def test_a_set_that_was_changed_is_refused(data: TrainingData, made: Path) -> None:
