@@ -1,0 +1,122 @@
+"""Which overflow handling should int8 weights have? Measured with VNNI and without.
+
+`disable` uses all 8 bits of a weight, `enable` 7 (so that two products fit into 16 bits),
+`first_layer` 7 in the first layer only. A float student is quantised after training with each, on
+frames of its training side, and every path is compared with the fake-quantised torch network and
+with the ground truth: what one bit costs where VNNI makes it needless, and what saturation costs
+where it does not.
+
+    python benchmarks/overflow_fix.py --student runs/student --data DATA \\
+        --json benchmarks/results/overflow_fix.json
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from agreement_common import (
+    HEADINGS,
+    cells,
+    dice_of,
+    measure,
+    one_line_errors,
+    read_frames,
+    run_torch,
+)
+from torch import Tensor
+
+from kdas_edge.console import info, table
+from kdas_edge.data.layout import read_image, training_set
+from kdas_edge.data.splits import read_split
+from kdas_edge.environment import describe
+from kdas_edge.errors import UserError
+from kdas_edge.export.agreement import network_input
+from kdas_edge.files import write_json
+from kdas_edge.models.checkpoints import load_network
+from kdas_edge.models.zoo import Architecture
+from kdas_edge.quantize.ptq import post_training_quantize
+from kdas_edge.recipe import PtqRecipe
+
+SETTINGS = ("enable", "first_layer", "disable")
+
+
+def calibration_frames(
+    data: Path, run: Path, count: int, architecture: Architecture
+) -> list[Tensor]:
+    """Training images, evenly along the list; none of the validation split."""
+    names = set(read_split(run / "split.json").train)
+    pairs = [pair for pair in training_set(data).pairs if pair.name in names]
+    positions = np.unique(np.linspace(0, len(pairs) - 1, count).round().astype(int))
+    chosen = [pairs[position] for position in positions]
+    return [
+        torch.from_numpy(network_input(read_image(pair.image), architecture)) for pair in chosen
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--student", type=Path, required=True, help="float run")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--settings", default=",".join(SETTINGS))
+    parser.add_argument("--model-type", choices=("transformer", "none"), default="transformer")
+    parser.add_argument("--ranges", choices=("tensor", "channel"), default="tensor")
+    parser.add_argument("--samples", type=int, default=100, help="calibration frames")
+    parser.add_argument("--frames", type=int, default=200, help="frames to compare on")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    settings = args.settings.split(",")
+    for setting in settings:
+        if setting not in SETTINGS:
+            raise UserError(f"--settings {setting!r}: choose among {', '.join(SETTINGS)}")
+
+    results = {}
+    with tempfile.TemporaryDirectory(prefix="kdas-edge-overflow-") as scratch:
+        folder = Path(scratch)
+        student, architecture = load_network(args.student)
+        samples = calibration_frames(args.data, args.student, args.samples, architecture)
+        frames = read_frames(args.data, args.student, args.frames, architecture, folder)
+        float_dice = float(dice_of(run_torch(student, frames), frames).mean())
+        for setting in settings:
+            info(f"quantising with overflow_fix={setting}")
+            recipe = PtqRecipe(
+                overflow_fix=setting, model_type=args.model_type, activation_ranges=args.ranges
+            )
+            # a fresh copy: quantisation may fold what it finds
+            student, _ = load_network(args.student)
+            quantized = post_training_quantize(student, samples, recipe)
+            results[setting] = measure(quantized, architecture, frames, args.threads, folder)
+
+    title = (
+        f"{args.student.name}, {architecture.backbone}, {architecture.size} px, "
+        f"{len(frames.names)} frames, float Dice {float_dice:.4f}; "
+        "differences are to the fake-quantised torch network of the same setting"
+    )
+    rows = []
+    for setting, found in results.items():
+        dice = found["torch"]["dice"]
+        rows.append([setting, "torch, fake-quantised", "0", "0", "0", f"{dice:.4f}", "", "", ""])
+        rows += [[setting, *cells(name, path)] for name, path in found["paths"].items()]
+    table(title, ["overflow_fix", *HEADINGS], rows)
+    print(f"not switchable: {next(iter(results.values()))['not_switchable']}")
+    if args.json:
+        result = {
+            "run": args.student.name,
+            "backbone": architecture.backbone,
+            "size": architecture.size,
+            "calibration_frames": len(samples),
+            "model_type": args.model_type,
+            "ranges": args.ranges,
+            "frames": frames.names,
+            "float_dice": float_dice,
+            "environment": describe(),
+            "settings": results,
+        }
+        write_json(args.json, result)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
