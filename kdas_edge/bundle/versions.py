@@ -36,6 +36,9 @@ class Versions:
     foreign: tuple[str, ...] = ()
 
 
+UNKNOWN = Versions(None, None, None)
+
+
 def file_versions(path: Path) -> Versions:
     """Read the versions of an `.xml` or `.onnx` file; all None for another format.
 
@@ -46,7 +49,7 @@ def file_versions(path: Path) -> Versions:
         return _openvino(path)
     if path.suffix == ".onnx":
         return _onnx(path)
-    return Versions(None, None, None)
+    return UNKNOWN
 
 
 def _openvino(path: Path) -> Versions:

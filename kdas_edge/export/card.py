@@ -10,7 +10,7 @@ def model_card(manifest: Manifest) -> str:
     data = provenance.recipe.get("data", {})
     files = "\n".join(
         f"| `{m.path}` | {m.precision} | {m.format} | {m.preset} | "
-        f"{_megabytes(manifest, m.path):.2f} |"
+        f"{_megabytes(manifest, m.path):.2f} | {m.ir_version or ''} | {m.opset or ''} |"
         for m in manifest.models
     )
     accuracy = "\n".join(
@@ -24,6 +24,13 @@ def model_card(manifest: Manifest) -> str:
         f"|---|---|---|---|---|---|\n{accuracy}"
         if accuracy
         else "Not measured when the bundle was written; `kdas-edge bench` measures it."
+    )
+    speeds = provenance.notes.get("int8_speed", [])
+    speed = "\n".join(f"- {row['line']}" for row in speeds) or "Not timed at export."
+    changes = "\n".join(
+        f"- {precision}: {100 * row['disagreement']:.2f} % of mask pixels differ from fp32 "
+        f"({row['frames']} frames, worst {100 * row['worst']:.2f} %)"
+        for precision, row in provenance.notes.get("change_from_fp32", {}).items()
     )
     made = provenance.created
     return f"""# {manifest.name}
@@ -45,9 +52,13 @@ Segments polyps in colonoscopy frames: one frame in, one probability per pixel o
 - Made: {made}, kdas-edge {provenance.code_version}
 
 ## Files
-| file | precision | format | preset | MB |
-|---|---|---|---|---|
+| file | precision | format | preset | MB | IR version | opset |
+|---|---|---|---|---|---|---|
 {files}
+
+## int8
+{speed}
+{changes}
 
 ## Accuracy
 {measured}

@@ -1,0 +1,94 @@
+"""Golden vectors: a few frames with the probabilities that every runtime must reproduce."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from kdas_edge.bundle.manifest import Golden, Precision
+from kdas_edge.data.layout import read_image
+from kdas_edge.data.synthetic import scene
+from kdas_edge.errors import UserError
+from kdas_edge.export.agreement import Frame, Map, reference
+from kdas_edge.models.zoo import Architecture
+
+_SYNTHETIC_GOLDEN = 4
+_SYNTHETIC_DRAWN = 16
+# not the network's size, so that the golden frames also exercise the resize
+_SYNTHETIC_SIDE = 400
+
+
+def golden_frames(
+    paths: Sequence[Path] | None,
+    networks: Sequence[nn.Module],
+    architecture: Architecture,
+    threshold: float,
+) -> list[Frame]:
+    """Read the given frames, or draw scenes and keep those on which the networks are decided.
+
+    A synthetic scene is new to a network that learnt from patients; where it hesitates, masks
+    differ by rounding alone, and a golden vector that cannot tell a wrong runtime from rounding is
+    of no use. The choice asks the torch networks only, never the runtimes that are to be judged.
+
+    Args:
+        paths: images, or None for drawn scenes.
+        networks: float and quantised torch networks of the bundle.
+        architecture: of all of them.
+        threshold: of the mask.
+
+    Raises:
+        UserError: an empty list, or an image that cannot be read.
+    """
+    if paths is not None:
+        if not paths:
+            raise UserError("no golden frame given; leave --golden out for synthetic ones")
+        return [read_image(path) for path in paths]
+
+    def undecided(frame: Frame) -> tuple[bool, float]:
+        maps = [reference(network, architecture, [frame])[0] for network in networks]
+        empty = not all((values > threshold).any() for values in maps)
+        unsure = max(float(((values > 0.1) & (values < 0.9)).mean()) for values in maps)
+        return empty, unsure
+
+    scenes = [scene(seed, _SYNTHETIC_SIDE, polyp=True)[0] for seed in range(_SYNTHETIC_DRAWN)]
+    # the last one without a polyp: silence must be reproduced as well
+    silent = scene(_SYNTHETIC_DRAWN, _SYNTHETIC_SIDE, polyp=False)[0]
+    return [*sorted(scenes, key=undecided)[: _SYNTHETIC_GOLDEN - 1], silent]
+
+
+def write_golden(
+    staging: Path,
+    frames: Sequence[Frame],
+    expected: Mapping[Precision, Sequence[Map]],
+    references: Mapping[Precision, Precision],
+) -> list[Golden]:
+    """Write `golden/`.
+
+    Args:
+        staging: the bundle's folder.
+        frames: (H, W, 3) uint8 RGB.
+        expected: of each torch model, by the precision that it stands for, (S, S) polyp
+            probabilities per frame (and perhaps more frames, which are not stored).
+        references: precision of each exported file to the torch model that it must reproduce.
+    """
+    (staging / "golden").mkdir()
+    vectors = []
+    for index, frame in enumerate(frames):
+        picture = f"golden/frame_{index:02d}.png"
+        Image.fromarray(frame).save(staging / picture)
+        for model in set(references.values()):
+            values = expected[model][index].astype(np.float32)
+            np.save(staging / _vector(index, model), values)
+        vectors.append(
+            Golden(
+                frame=picture,
+                expected={file: _vector(index, model) for file, model in references.items()},
+            )
+        )
+    return vectors
+
+
+def _vector(index: int, model: Precision) -> str:
+    return f"golden/frame_{index:02d}_{model}.npy"
