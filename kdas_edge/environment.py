@@ -37,6 +37,7 @@ CPU_FEATURES = {
     "amx_int8": ("amx_int8",),
     "amx_bf16": ("amx_bf16",),
     "avx512_bf16": ("avx512_bf16",),
+    "arm_fp16": ("asimdhp",),
     "arm_dotprod": ("asimddp",),
     "arm_i8mm": ("i8mm",),
     "arm_bf16": ("bf16",),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdas_edge import environment
+from kdas_edge.bench.advice import Machine, advise
 from kdas_edge.runtime.backends import runtime_devices
 
 SCHEMA = "kdas-edge/doctor/1"
@@ -48,6 +49,7 @@ def examine() -> dict[str, Any]:
     findings = [
         *_processor(described),
         *_runtimes(devices),
+        *_precisions(described, devices),
         *_compilers(devices),
         *_extras(),
         *_settings(described),
@@ -90,30 +92,21 @@ def _processor(described: dict[str, Any]) -> list[Finding]:
                 "this system does not tell; measure int8 against fp32 with kdas-edge bench",
             ),
         ]
-    fast_int8 = any(features[name] for name in ("vnni", "amx_int8", "arm_dotprod", "arm_i8mm"))
-    findings.append(
+    return [
+        *findings,
+        Finding("processor", "features", ", ".join(present) or "none that speeds up int8 or bf16"),
+    ]
+
+
+def _precisions(described: dict[str, Any], devices: dict[str, list[str]]) -> list[Finding]:
+    """Which precision suits each device that was found, and why."""
+    machine = Machine(described["machine"], described["cpu_features"], devices)
+    return [
         Finding(
-            "processor",
-            "int8",
-            ", ".join(present) or "none of the known features",
-            "ok" if fast_int8 else "note",
-            ""
-            if fast_int8
-            else "no VNNI, AMX or dot product: int8 gains little here, and wants the 7-bit "
-            "overflow fix when quantising; compare with fp32",
+            "precision", row.target, row.precision, "ok" if row.sure else "note", advice=row.why
         )
-    )
-    bf16 = any(features[name] for name in ("amx_bf16", "avx512_bf16", "arm_bf16"))
-    findings.append(
-        Finding(
-            "processor",
-            "bf16",
-            "yes" if bf16 else "no",
-            "ok",
-            "try the target option precision=bf16 for fp32 models" if bf16 else "",
-        )
-    )
-    return findings
+        for row in advise(machine)
+    ]
 
 
 def _runtimes(devices: dict[str, list[str]]) -> list[Finding]:

@@ -11,6 +11,9 @@ def doctor(
 ) -> None:
     """Look at processor, runtimes, packages and compilers, with one line of advice each.
 
+    For every device found, the precision that suits it, and why (kdas-edge export --precision
+    writes it, kdas-edge bench measures it).
+
     The exit code is 0 whatever is found: which verbs you need, only you know.
 
     Examples:

@@ -36,7 +36,9 @@ def evaluate(
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option("--precision", help="fp32, fp16 or int8. Default: int8 if there is one."),
+        typer.Option(
+            "--precision", help="fp32, fp16, int8 or int8_weights. Default: int8 if there."
+        ),
     ] = None,
     sets: Annotated[
         str | None, typer.Option("--sets", help="Only these test sets, with commas between.")
