@@ -6,38 +6,26 @@ DIR/ has
   overview.jpg    all of them from dark to bright
 """
 
-import hashlib
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from kdas_edge.console import info, progress
+from kdas_edge.console import info
 from kdas_edge.data.duplicates import NEAR_DUPLICATE
-from kdas_edge.data.features import FEATURES, LARGE_ABOVE, MEANING, SMALL_BELOW, STRATA, stratum
-from kdas_edge.data.frames import MOST_PER_VIDEO, STRIDE, Source, find_sources, read_video_frames
+from kdas_edge.data.features import LARGE_ABOVE, MEANING, SMALL_BELOW, STRATA, stratum
+from kdas_edge.data.frames import MOST_PER_VIDEO, STRIDE, Source, find_sources
 from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
-from kdas_edge.data.layout import read_image, resize_image
-from kdas_edge.distill.engine import normalise
 from kdas_edge.errors import UserError
 from kdas_edge.files import (
     check_output_directory,
     sha256,
     staged_directory,
-    write_bytes_atomic,
     write_json,
 )
-from kdas_edge.models.checkpoints import load_network
-from kdas_edge.quantize.candidates import Candidate, LeftOut, PredictShare, choose, gather, screen
+from kdas_edge.quantize.candidates import Candidate, LeftOut, choose, gather, screen
 from kdas_edge.quantize.coverage import compare_with_random
 from kdas_edge.quantize.manifest import (
-    FRAMES,
     MANIFEST,
     SCHEMA,
     FrameRecord,
@@ -45,10 +33,10 @@ from kdas_edge.quantize.manifest import (
     Manifest,
     SourceRecord,
 )
-from kdas_edge.quantize.overview import contact_sheet, tile
+from kdas_edge.quantize.presence import predict_share
 from kdas_edge.quantize.selection import LEAST_SHARE, METHODS, Method
+from kdas_edge.quantize.set_writer import path_of, record, write_frames
 
-OVERVIEW = "overview.jpg"
 COUNT = 300
 
 
@@ -132,7 +120,7 @@ def make_calibration_set(
             LeftOutRecord(
                 name=candidates[index].name,
                 source=candidates[index].source,
-                path=_path_of(candidates[index], sources),
+                path=path_of(candidates[index], sources),
                 video_frame=candidates[index].video_frame,
                 reason=reason.reason,
             )
@@ -169,43 +157,13 @@ def make_calibration_set(
 
     chosen = [eligible[index] for index in indices]
     if manifest_only:
-        written = manifest([_record(one, None, sha256(one.file), sources) for one in chosen])
+        written = manifest([record(one, None, sha256(one.file), sources) for one in chosen])
         write_json(out, written.as_json())
         return written
     with staged_directory(out, overwrite) as staging:
-        (staging / FRAMES).mkdir()
-        frames, tiles = [], []
-        with progress(len(chosen), "writing frames") as advance:
-            for one, name, digest, image in _copies(chosen, staging / FRAMES):
-                frames.append(_record(one, f"{FRAMES}/{name}", digest, sources))
-                tiles.append((one.look.appearance[0], tile(image, one.look.polyp)))
-                advance()
-        tiles.sort(key=lambda pair: pair[0])
-        write_bytes_atomic(staging / OVERVIEW, contact_sheet(picture for _, picture in tiles))
-        written = manifest(frames)
+        written = manifest(write_frames(chosen, sources, staging))
         write_json(staging / MANIFEST, written.as_json())
     return written
-
-
-def predict_share(run: Path) -> PredictShare:
-    """Return a function that lets a float network find the polyps of a frame.
-
-    Args:
-        run: a run or checkpoint; polyp is where σ(z₁ + z₂) is above 0.5.
-
-    Raises:
-        UserError: see `load_network`.
-    """
-    network, architecture = load_network(run)
-    size = architecture.size
-
-    @torch.inference_mode()
-    def predict(image: NDArray[np.uint8]) -> float:
-        small = np.ascontiguousarray(resize_image(image, size, size).transpose(2, 0, 1))
-        z1, z2 = network(normalise(torch.from_numpy(small)[None].float() / 255, architecture))
-        return round(float((torch.sigmoid(z1 + z2) > 0.5).float().mean()), 6)
-
-    return predict
 
 
 def refuse_test_images(
@@ -290,50 +248,3 @@ def _counts(
         "chosen": len(indices),
         **{f"chosen: {name}": chosen[name] for name in STRATA if chosen[name]},
     }
-
-
-def _path_of(candidate: Candidate, sources: Sequence[Source]) -> str:
-    return sources[candidate.source].relative(candidate.file)
-
-
-def _record(
-    candidate: Candidate, file: str | None, digest: str, sources: Sequence[Source]
-) -> FrameRecord:
-    look = candidate.look
-    masked = any(
-        pair.image == candidate.file and pair.mask is not None
-        for pair in sources[candidate.source].pairs
-    )
-    return FrameRecord(
-        name=candidate.name,
-        file=file,
-        sha256=digest,
-        pixels=look.digest,
-        source=candidate.source,
-        path=_path_of(candidate, sources),
-        video_frame=candidate.video_frame,
-        features={**dict(zip(FEATURES[:-1], look.appearance, strict=True)), "polyp": look.polyp},
-        polyp_from=None if look.polyp is None else "mask" if masked else "student",
-    )
-
-
-def _copies(
-    chosen: Sequence[Candidate], folder: Path
-) -> Iterator[tuple[Candidate, str, str, NDArray[np.uint8]]]:
-    """Copy the chosen frames into a folder; yields each with its file name, hash and pixels."""
-    videos: dict[Path, Iterator[tuple[int, NDArray[np.uint8]]]] = {}
-    for number, one in enumerate(chosen):
-        name = f"{number:04d}_{one.name}"
-        if one.video_frame is None:
-            name += one.file.suffix.lower()
-            shutil.copyfile(one.file, folder / name)
-            image = read_image(folder / name)
-        else:
-            if one.file not in videos:
-                wanted = [c.video_frame for c in chosen if c.file == one.file]
-                videos[one.file] = read_video_frames(one.file, [n for n in wanted if n is not None])
-            _, image = next(videos[one.file])
-            name += ".png"
-            _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-            (folder / name).write_bytes(encoded.tobytes())
-        yield one, name, hashlib.sha256((folder / name).read_bytes()).hexdigest(), image

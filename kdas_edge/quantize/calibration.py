@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdas_edge.console import info
 from kdas_edge.data.dataset import ResidentSet, TrainingData
-from kdas_edge.data.duplicates import fingerprint, pixel_digest
+from kdas_edge.data.duplicates import Fingerprint, fingerprint, pixel_digest
 from kdas_edge.data.frames import MOST_PER_VIDEO, STRIDE, find_sources, read_video_frames
 from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
 from kdas_edge.data.layout import TRAIN, read_image, resize_image
@@ -111,9 +111,14 @@ def _from_manifest(
     source: Path, root: Path, tests: HeldOut, validation: HeldOut, size: int
 ) -> CalibrationSet:
     manifest, files = find_frames(source, root)
-    images = parallel_map(read_image, files, "reading calibration frames")
-    prints = [fingerprint(image) for image in images]
-    shown = tests.matches(prints, [pixel_digest(image) for image in images])
+
+    def read(file: Path) -> tuple[Fingerprint, str, NDArray[np.uint8]]:
+        image = read_image(file)
+        return fingerprint(image), pixel_digest(image), resize_image(image, size, size)
+
+    frames = parallel_map(read, files, "reading calibration frames")
+    prints = [found for found, _, _ in frames]
+    shown = tests.matches(prints, [digest for _, digest, _ in frames])
     for file, match in zip(files, shown, strict=True):
         if match is not None:
             raise UserError(
@@ -122,13 +127,14 @@ def _from_manifest(
             )
     validates = validation.matches(prints)
     kept = [index for index, match in enumerate(validates) if match is None]
-    _say_left_out(len(images) - len(kept), "calibration", "an image of the validation split")
+    left_out = len(files) - len(kept)
+    _say_left_out(left_out, "calibration", "an image of the validation split")
     if not kept:
         raise _nothing_left(source)
     return CalibrationSet(
-        _stack([images[index] for index in kept], size),
+        _stack([frames[index][2] for index in kept]),
         tuple(manifest.frames[index].name for index in kept),
-        _origin(source.name, manifest.method, len(images), len(images) - len(kept)),
+        _origin(source.name, manifest.method, len(files), left_out),
     )
 
 
@@ -158,32 +164,35 @@ def _from_recordings(
     picks = choose([one.look for one in eligible], recipe.samples, recipe.method, seed)
     chosen = [eligible[index] for index in picks]
     return CalibrationSet(
-        _stack(_read(chosen), size),
+        _stack(_read(chosen, size)),
         tuple(one.name for one in chosen),
         _origin(source.name, recipe.method, len(candidates), len(left_out)),
     )
 
 
-def _read(chosen: Sequence[Candidate]) -> list[NDArray[np.uint8]]:
-    """The pixels of chosen candidates, in their order; a video is decoded once."""
+def _read(chosen: Sequence[Candidate], size: int) -> list[NDArray[np.uint8]]:
+    """Chosen candidates as (size, size, 3), in their order; a video is decoded once."""
     numbers: dict[Path, list[int]] = {}
     for one in chosen:
         if one.video_frame is not None:
             numbers.setdefault(one.file, []).append(one.video_frame)
+    # resized at once: three hundred frames of a modern endoscope would be 2 GB
     frames = {
-        (file, number): image
+        (file, number): resize_image(image, size, size)
         for file, wanted in numbers.items()
         for number, image in read_video_frames(file, wanted)
     }
     return [
-        read_image(one.file) if one.video_frame is None else frames[one.file, one.video_frame]
+        resize_image(read_image(one.file), size, size)
+        if one.video_frame is None
+        else frames[one.file, one.video_frame]
         for one in chosen
     ]
 
 
-def _stack(images: Sequence[NDArray[np.uint8]], size: int) -> Tensor:
-    small = [resize_image(image, size, size).transpose(2, 0, 1) for image in images]
-    return torch.from_numpy(np.ascontiguousarray(np.stack(small)))
+def _stack(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Images (S, S, 3) as one tensor (N, 3, S, S)."""
+    return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
 
 
 def _validation(images: ResidentSet) -> HeldOut:

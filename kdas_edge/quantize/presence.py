@@ -1,0 +1,33 @@
+"""Polyp sizes of frames that nobody has marked: a float network says."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdas_edge.data.layout import resize_image
+from kdas_edge.distill.engine import normalise
+from kdas_edge.models.checkpoints import load_network
+from kdas_edge.quantize.candidates import PredictShare
+
+
+def predict_share(run: Path) -> PredictShare:
+    """Return a function that lets a float network find the polyps of a frame.
+
+    Args:
+        run: a run or checkpoint; polyp is where σ(z₁ + z₂) is above 0.5.
+
+    Raises:
+        UserError: see `load_network`.
+    """
+    network, architecture = load_network(run)
+    size = architecture.size
+
+    @torch.inference_mode()
+    def predict(image: NDArray[np.uint8]) -> float:
+        small = np.ascontiguousarray(resize_image(image, size, size).transpose(2, 0, 1))
+        z1, z2 = network(normalise(torch.from_numpy(small)[None].float() / 255, architecture))
+        return round(float((torch.sigmoid(z1 + z2) > 0.5).float().mean()), 6)
+
+    return predict
