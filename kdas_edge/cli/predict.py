@@ -20,8 +20,8 @@ def predict(
         str | None,
         typer.Option(
             "--precision",
-            help="fp32, fp16, int8 or int8_weights; by default int8 where the bundle has it for this "
-            "runtime.",
+            help="fp32, fp16, int8 or int8_weights; by default int8 where the bundle has it for "
+            "this runtime.",
             show_default=False,
         ),
     ] = None,
