@@ -1,6 +1,6 @@
 """The manifest of a calibration set: which frames, why these, and how to know them again."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -23,8 +23,9 @@ class _Record(BaseModel):
 
 
 def _stays_inside(path: str) -> str:
-    parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in path or not parts.parts:
+    # a manifest made here may be read on Windows, where \\ and C: mean something too
+    windows = PureWindowsPath(path)
+    if windows.anchor or not windows.parts or ".." in windows.parts:
         raise ValueError(f"{path!r} leads out of the folder")
     return path
 

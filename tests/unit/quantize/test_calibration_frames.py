@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_student import TinyStudent
 
 from kdas_edge.data.dataset import TrainingData, load_training_data
 from kdas_edge.data.layout import test_sets as sets_of_tests
 from kdas_edge.data.synthetic import scene
 from kdas_edge.errors import UserError
+from kdas_edge.models.zoo import architecture_of
 from kdas_edge.quantize.calibrate import Request, make_calibration_set
 from kdas_edge.quantize.calibration import calibration_set
 from kdas_edge.recipe import CalibrationRecipe, DataRecipe
@@ -80,12 +80,12 @@ def test_a_training_image_that_shows_a_test_image_is_left_out(
 
 
 def test_a_folder_of_the_users_own_frames_can_be_the_source(
-    data: TrainingData, student: TinyStudent, own: Path, capsys: pytest.CaptureFixture[str]
+    data: TrainingData, own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = calibration_set(data, CalibrationRecipe(samples=3, source=str(own)), SIZE)
     assert chosen.images.shape == (3, 3, SIZE, SIZE) and chosen.images.dtype == torch.uint8
     assert len(set(chosen.names)) == 3 and all(name.startswith("own") for name in chosen.names)
-    samples = chosen.samples(student.architecture)
+    samples = chosen.samples(architecture_of("test_efficientnet", size=SIZE))
     assert [tuple(sample.shape) for sample in samples] == [(1, 3, SIZE, SIZE)] * 3
     assert samples[0].dtype == torch.float32
     everything = calibration_set(data, CalibrationRecipe(source=str(own)), SIZE)
@@ -187,7 +187,9 @@ def test_a_manifest_of_another_kind_is_refused(
         calibration_set(data, CalibrationRecipe(source=str(made)), SIZE)
 
 
-@pytest.mark.parametrize("path", ["../../secret.png", "/etc/passwd", "frames/../../x.png"])
+@pytest.mark.parametrize(
+    "path", ["../../secret.png", "/etc/passwd", "frames/../../x.png", "..\\x.png", "C:x.png"]
+)
 def test_a_manifest_cannot_lead_out_of_its_folder(
     data: TrainingData, made: Path, path: str
 ) -> None:
