@@ -73,6 +73,8 @@ def _openvino(path: Path) -> Versions:
                 element.clear()
     except (ElementTree.ParseError, KeyError) as error:
         raise ValueError(f"{path.name} is no OpenVINO IR ({error})") from None
+    if ir_version is None:
+        raise ValueError(f"{path.name} is no OpenVINO IR")
     return Versions(ir_version, max(opsets, default=None), written_by, tuple(sorted(foreign)))
 
 

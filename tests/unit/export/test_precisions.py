@@ -1,0 +1,172 @@
+"""fp16 and weight-only int8: smaller by what they promise, and the same masks."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import openvino as ov
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from tiny_student import SIZE, TinyStudent, train_tiny_student
+from torch import nn
+
+from kdas_edge.errors import KdasEdgeError
+from kdas_edge.export import half, weights
+from kdas_edge.export import onnx as to_onnx
+from kdas_edge.export import openvino as to_openvino
+from kdas_edge.export.graph import DeployGraph
+from kdas_edge.export.runners import load
+
+
+@pytest.fixture(scope="module")
+def rounded(tiny: TinyStudent) -> nn.Module:
+    return weights.round_weights(tiny.network)
+
+
+@pytest.fixture(scope="module")
+def files(
+    tiny: TinyStudent, rounded: nn.Module, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Every form of one trained network."""
+    folder = tmp_path_factory.mktemp("precisions")
+    names = ("fp32", "fp16", "int8_weights")
+    paths = {f"{name}{end}": folder / f"{name}{end}" for name in names for end in (".onnx", ".xml")}
+    graph = to_onnx.to_onnx(tiny.network, SIZE)
+    graphs = {
+        "fp32": graph,
+        "fp16": half.to_half(graph),
+        "int8_weights": weights.store_int8_in_onnx(to_onnx.to_onnx(rounded, SIZE)),
+    }
+    for name, model in graphs.items():
+        to_onnx.save_onnx(model, paths[f"{name}.onnx"], {})
+    core = to_openvino.to_openvino(tiny.network, SIZE)
+    to_openvino.save_openvino(core, paths["fp32.xml"], {})
+    to_openvino.save_openvino(core, paths["fp16.xml"], {}, "fp16")
+    small = weights.store_int8_in_openvino(to_openvino.to_openvino(rounded, SIZE))
+    to_openvino.save_openvino(small, paths["int8_weights.xml"], {}, "int8_weights")
+    return paths
+
+
+def difference(path: Path, network: nn.Module, tiny: TinyStudent) -> tuple[float, float]:
+    """Largest difference in probability, and mean fraction of mask pixels that differ."""
+    infer, graph = load(path, threads=1), DeployGraph(network).eval()
+    largest, masks = 0.0, []
+    for x in tiny.inputs(tiny.frames[:8]):
+        with torch.no_grad():
+            wanted = graph(x).numpy()
+        found = infer(x.numpy())
+        assert found.dtype == np.float32 and found.shape == wanted.shape
+        largest = max(largest, float(np.abs(found - wanted).max()))
+        masks.append(((found[0, 1] > 0.5) != (wanted[0, 1] > 0.5)).mean())
+    return largest, float(np.mean(masks))
+
+
+def weight_bytes(path: Path) -> int:
+    if path.suffix == ".xml":
+        return path.with_suffix(".bin").stat().st_size
+    return sum(len(numpy_helper.to_array(t).tobytes()) for t in onnx.load(path).graph.initializer)
+
+
+@pytest.mark.parametrize("end", [".onnx", ".xml"])
+def test_fp16_halves_the_weights_and_int8_weights_quarters_them(
+    end: str, files: dict[str, Path]
+) -> None:
+    full = weight_bytes(files[f"fp32{end}"])
+    assert weight_bytes(files[f"fp16{end}"]) < 0.53 * full
+    # besides the weights there are biases, scales and matrices that stay float
+    assert weight_bytes(files[f"int8_weights{end}"]) < 0.31 * full
+
+
+@pytest.mark.parametrize("end", [".onnx", ".xml"])
+def test_fp16_gives_the_masks_of_the_float_network(
+    end: str, files: dict[str, Path], tiny: TinyStudent
+) -> None:
+    largest, masks = difference(files[f"fp16{end}"], tiny.network, tiny)
+    # it is fp16 (rounded), and no more than that
+    assert 1e-6 < largest < 0.05
+    assert masks < 0.005
+
+
+@pytest.mark.parametrize("end", [".onnx", ".xml"])
+def test_int8_weights_gives_the_very_probabilities_of_the_rounded_network(
+    end: str, files: dict[str, Path], rounded: nn.Module, tiny: TinyStudent
+) -> None:
+    assert difference(files[f"int8_weights{end}"], rounded, tiny)[0] < 1e-4
+    # which is another network than the float one, but not by much
+    moved, masks = difference(files[f"int8_weights{end}"], tiny.network, tiny)
+    assert moved > 1e-4 and masks < 0.02
+
+
+def test_the_onnx_files_load_in_openvino_too_and_have_standard_operators_only(
+    files: dict[str, Path], tiny: TinyStudent
+) -> None:
+    x = tiny.inputs(tiny.frames[:1])[0].numpy()
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    for name in ("fp16.onnx", "int8_weights.onnx"):
+        assert {node.domain for node in onnx.load(files[name]).graph.node} == {""}
+        found = ov.Core().compile_model(str(files[name]), "CPU", hint)(x)[0]
+        assert np.abs(found - load(files[name], 1)(x)).max() < 0.02
+
+
+def test_the_fp16_graph_computes_in_fp16_between_float32_ends(files: dict[str, Path]) -> None:
+    model = onnx.shape_inference.infer_shapes(onnx.load(files["fp16.onnx"]))
+    ends = [*model.graph.input, *model.graph.output]
+    assert {v.type.tensor_type.elem_type for v in ends} == {TensorProto.FLOAT}
+    kinds = [value.type.tensor_type.elem_type for value in model.graph.value_info]
+    assert TensorProto.FLOAT not in kinds and kinds.count(TensorProto.FLOAT16) > 50
+
+
+def test_onnx_runtime_folds_the_int8_weights_when_it_loads_the_file(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    ort.InferenceSession(str(files["int8_weights.onnx"]), options, ["CPUExecutionProvider"])
+    kinds = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    assert not kinds & {"Cast", "DequantizeLinear", "MatMulNBits", "DynamicQuantizeLinear"}
+
+
+def test_a_transformers_linear_layers_are_stored_in_int8_as_well() -> None:
+    tiny = train_tiny_student("pvt_v2_b0", steps=0)
+    graph = to_onnx.to_onnx(weights.round_weights(tiny.network), SIZE)
+    small = weights.store_int8_in_onnx(graph)
+    assert small.ByteSize() < 0.3 * graph.ByteSize()
+
+
+def test_weights_are_rounded_per_output_channel_and_found_again_after_a_batch_norm() -> None:
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Linear(4, 6))
+    for module in weights.round_weights(layer):
+        values = module.weight.detach().numpy()
+        found = weights.on_grid(values, 0)
+        assert found is not None
+        integers, scale = found
+        assert integers.dtype == np.int8 and scale.size == len(values)
+        assert np.abs(integers).reshape(len(values), -1).max(1).tolist() == [127] * len(values)
+        np.testing.assert_allclose(integers * scale, values, rtol=1e-6)
+        factor = np.linspace(-2, 3, len(values)).reshape(-1, *[1] * (values.ndim - 1))
+        folded = weights.on_grid((values * factor).astype(np.float32), 0)
+        assert folded is not None
+        np.testing.assert_array_equal(folded[0], integers * np.sign(factor))
+
+
+def test_a_constant_that_lies_on_no_grid_is_left_as_it_is() -> None:
+    rng = np.random.default_rng(0)
+    assert weights.on_grid(rng.normal(size=(8, 30)), 0) is None
+    # an empty channel has any scale
+    assert weights.on_grid(np.zeros((2, 3)), 0) is not None
+
+
+def test_a_weight_beyond_fp16_is_refused_by_name() -> None:
+    node = helper.make_node("Mul", ["image", "large"], ["probabilities"])
+    large = numpy_helper.from_array(np.asarray([1e6], np.float32), "large")
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])
+        for name in ("image", "probabilities")
+    ]
+    model = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:], [large]))
+    with pytest.raises(KdasEdgeError, match="large is beyond"):
+        half.to_half(model)
