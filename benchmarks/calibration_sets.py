@@ -9,7 +9,7 @@ other hospitals. Test images choose nothing and measure nothing here.
     python benchmarks/calibration_sets.py --student runs/student_mnv2_256 --data DATA \
         --unlabelled FRAMES --json benchmarks/results/calibration_sets.json
 
-Forty-eight quantisations by default: about two hours on two cores at 256 pixels; fewer with
+Forty-eight quantisations by default: an hour or two on two cores at 256 pixels; fewer with
 --counts, --seeds and --choices.
 """
 

@@ -43,7 +43,7 @@ def calibrate(
     ] = None,
     exclude_test: Annotated[
         bool,
-        typer.Option("--exclude-test", help="Leave frames that show a test image out, silently."),
+        typer.Option("--exclude-test", help="Leave frames that show a test image out."),
     ] = False,
     stride: Annotated[
         int, typer.Option("--stride", help="Look at every n-th frame of a video.")
