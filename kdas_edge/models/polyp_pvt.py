@@ -15,7 +15,8 @@ for (the ONNX exporter cannot express a 44 → 6 adaptive pooling).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 # SAM averages the map in 6 × 6 cells and keeps the inner 4 × 4 as anchors, as published.
 _CELLS = 6
 _ANCHORS = 4
+# The decoder's maps are at this fraction of the image.
+STRIDE = 8
 
 
 class PolypPVT(nn.Module):
@@ -48,9 +51,11 @@ class PolypPVT(nn.Module):
         self.translate3 = ConvNorm(channels[2], width, 1)
         self.translate4 = ConvNorm(channels[3], width, 1)
         self.cfm = CascadedFusion(width)
-        self.sam = SimilarityAggregation(width, size // 8)
+        self.sam = SimilarityAggregation(width, size // STRIDE)
         self.head1 = nn.Conv2d(width, 1, 1)
         self.head2 = nn.Conv2d(width, 1, 1)
+        self.size = size
+        self._coarse = False
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Segment a batch.
@@ -72,9 +77,26 @@ class PolypPVT(nn.Module):
         detail = F.interpolate(detail, scale_factor=0.5, mode="bilinear", align_corners=True)
         aggregated = self.sam(fused, detail)  # (B, width, H/8, W/8)
 
-        z1 = F.interpolate(self.head1(fused), scale_factor=8, mode="bilinear")
-        z2 = F.interpolate(self.head2(aggregated), scale_factor=8, mode="bilinear")
-        return z1, z2
+        z1, z2 = self.head1(fused), self.head2(aggregated)  # (B, 1, H/8, W/8)
+        if self._coarse:
+            return z1, z2
+        return (
+            F.interpolate(z1, scale_factor=STRIDE, mode="bilinear"),
+            F.interpolate(z2, scale_factor=STRIDE, mode="bilinear"),
+        )
+
+    @contextmanager
+    def coarse(self) -> Iterator[None]:
+        """While it is open, `forward` returns z1 and z2 before they are enlarged.
+
+        The deploy graph adds them first and enlarges the sum once. A call of `forward` it must be:
+        NNCF's quantisers live there and nowhere else.
+        """
+        self._coarse = True
+        try:
+            yield
+        finally:
+            self._coarse = False
 
 
 class ConvNorm(nn.Module):
@@ -206,6 +228,16 @@ def pooling_matrix(side: int) -> Tensor:
         start, end = cell * side // _CELLS, math.ceil((cell + 1) * side / _CELLS)
         matrix[row, start:end] = 1 / (end - start)
     return matrix
+
+
+def upsampling_matrix(side: int) -> Tensor:
+    """The matrix U with U x Uᵀ = interpolate(x, scale_factor=8, mode="bilinear"), x side × side.
+
+    Returns:
+        (8 · side, side) float32; each row holds the weights of two neighbours.
+    """
+    unit = torch.eye(side)[None]  # column j is the picture of pixel j
+    return F.interpolate(unit, scale_factor=STRIDE, mode="linear")[0].t().contiguous()
 
 
 def _double(x: Tensor) -> Tensor:

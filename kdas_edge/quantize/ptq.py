@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from kdas_edge.models.deploy import deploy_form
 from kdas_edge.quantize.attempts import Ranges
 from kdas_edge.quantize.layers import ignored_operations
 from kdas_edge.quantize.qat import name_quantizers_once
@@ -35,7 +36,7 @@ def post_training_quantize(
     """Insert fake quantisers and set their ranges from calibration frames.
 
     Args:
-        network: float, returns `(z1, z2)`; put in eval mode, not changed otherwise.
+        network: float, returns `(z1, z2)`; not changed, its deploy form is quantised.
         samples: normalised (1, 3, S, S) float32 tensors, all of the size that is deployed.
         recipe: how; see `PtqRecipe`.
         ranges: of activations before depthwise convolutions: one per `channel`, NNCF's choice, or
@@ -51,7 +52,7 @@ def post_training_quantize(
         UserError: NNCF or, on a GPU, its compiler is missing; or a layer to ignore is unknown.
     """
     nncf = import_nncf()
-    network.eval()
+    network = deploy_form(network).eval()
     device = next(network.parameters()).device
     check_compiler(device.type == "cuda")
     ignored = ignored_operations(network, samples[0].shape[-1], recipe.ignored)

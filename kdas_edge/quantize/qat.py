@@ -17,6 +17,7 @@ from kdas_edge.distill.engine import FitResult, fit
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, write_text_atomic
 from kdas_edge.models.checkpoints import ARCHITECTURE, BEST, save_network
+from kdas_edge.models.deploy import deploy_form
 from kdas_edge.models.zoo import Architecture, from_architecture
 from kdas_edge.quantize.toolkit import import_nncf
 from kdas_edge.recipe import QuantizeRecipe
@@ -88,7 +89,7 @@ def load_quantized(source: Path, checkpoint: Path = BEST) -> tuple[nn.Module, Ar
         raise UserError(
             f"{path} is truncated or not a checkpoint ({error}); copy it again"
         ) from None
-    network = from_architecture(architecture).eval()
+    network = deploy_form(from_architecture(architecture)).eval()
     return restore(network, config or read_json(source / CONFIG), state, source), architecture
 
 
