@@ -55,9 +55,9 @@ PATHS: dict[str, tuple[str | None, str, tuple[str, ...]]] = {
 }
 _WORKER = Path(__file__).with_name("openvino_worker.py")
 _ISA = re.compile(r"^onednn_verbose,.*,isa:(.*)$", re.MULTILINE)
-# …,primitive,create:cache_miss,cpu,convolution,brg_conv_fwd:avx512_core_vnni,…,src:u8:…
+# the first creation of each: …create:cache_miss,cpu,convolution,brg_conv_fwd:avx512_core,…,src:u8:…
 _PRIMITIVE = re.compile(
-    r"^onednn_verbose,.*create[^,]*,cpu,(?:convolution|inner_product|matmul),([^,]+),"
+    r"^onednn_verbose,.*create:cache_miss,cpu,(?:convolution|inner_product|matmul),([^,]+),"
     r"[^,]*,src:[us]8:",
     re.MULTILINE,
 )

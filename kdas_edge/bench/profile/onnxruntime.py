@@ -149,10 +149,14 @@ def _layer(
 ) -> Layer:
     operator = event["args"]["op_name"]
     inputs = _inputs(event)
+    x = inputs[0][1] if inputs else []
+    # (N, C, H, W), or (N, H, W, C) in ONNX Runtime's own operators; one input channel is not
+    # depthwise, it is one input channel
+    depthwise = is_depthwise(weights) and weights[0] in (*x[1:2], *x[-1:])
     return Layer(
         name=_key(event)[1],
         operator=operator,
-        kind=kind_of(operator, depthwise=is_depthwise(weights)),
+        kind=kind_of(operator, depthwise=depthwise),
         kernel=operator,
         precision=precision_name(inputs[0][0]) if inputs else "",
         milliseconds=milliseconds,

@@ -204,3 +204,19 @@ def test_an_operator_belongs_to_its_layer_type(operator, kind):
 def test_a_fused_layer_of_nothing_but_quantisers_is_no_arithmetic():
     assert kind_of("Subgraph", ["FakeQuantize", "Convert"]) == "quantise, convert, reorder"
     assert kind_of("Subgraph", ["FakeQuantize", "Gelu"]) == "element-wise, activation"
+
+
+def test_one_input_channel_is_not_depthwise(tmp_path):
+    rng = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "w"], ["y"], pads=[1, 1, 1, 1])],
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 20, 20])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 20, 20])],
+        [numpy_helper.from_array(weights(rng, (8, 1, 3, 3)), "w")],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "one.onnx")
+    profile = profile_onnx(tmp_path / "one.onnx", np.ones((1, 1, 20, 20), np.float32), rounds=2)
+    assert "float convolution" in names(profile)
+    assert "float depthwise convolution" not in names(profile)
