@@ -66,7 +66,7 @@ def test_a_file_that_is_cut_short_or_something_else_is_no_model(
     cut = (content[: len(content) // 2], content[:-9])
     for damaged in (*cut, b"", b"\xff" * 40, b"a picture", b"<html></html>"):
         (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(ValueError, match="ONNX|OpenVINO"):
+        with pytest.raises(ValueError, match=r"ONNX|OpenVINO"):
             file_versions(tmp_path / name)
 
 
