@@ -113,7 +113,7 @@ def quantize(
 
 
 def _print(summary: dict[str, Any]) -> None:
-    from kdas_edge.console import info, table
+    from kdas_edge.console import table
     from kdas_edge.quantize import tables
 
     table(*tables.attempts(summary))
@@ -124,8 +124,6 @@ def _print(summary: dict[str, Any]) -> None:
         if summary["mixed"]["latency"] is not None:
             table(*tables.latency(summary))
     print(tables.sentence(summary))
-    for line in summary["warnings"]:
-        info(line)
 
 
 def _stem(source: Path) -> str:

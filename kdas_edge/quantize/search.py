@@ -88,8 +88,9 @@ def describe(setting: PtqRecipe) -> str:
 def choose(attempts: Sequence[Attempt]) -> Attempt:
     """The best of some attempts of post-training quantisation.
 
-    The higher Dice wins; where it is equal to four digits, the masks that agree more with the
-    float student's. The best with one range per tensor is taken even if the best with one per
+    The higher Dice wins, but what is above the float student's Dice is the luck of rounding and
+    counts as no loss. Where it is equal to four digits, the masks that agree more with the float
+    student's win. The best with one range per tensor is taken even if the best with one per
     channel has up to `PER_TENSOR_MAY_COST` more.
     """
     best = {attempt.ranges: attempt for attempt in sorted(attempts, key=_quality)}
@@ -97,8 +98,9 @@ def choose(attempts: Sequence[Attempt]) -> Attempt:
     if tensor is None or channel is None:
         return next(iter(best.values()))
     # a difference of two means is not exact to the last bit
-    return channel if channel.dice - tensor.dice > PER_TENSOR_MAY_COST + 1e-9 else tensor
+    worse = max(0.0, tensor.drop) - max(0.0, channel.drop)
+    return channel if worse > PER_TENSOR_MAY_COST + 1e-9 else tensor
 
 
 def _quality(attempt: Attempt) -> tuple[float, float]:
-    return round(attempt.dice, _TIE_DIGITS), attempt.agreement
+    return -round(max(0.0, attempt.drop), _TIE_DIGITS), attempt.agreement

@@ -2,41 +2,129 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from kdas_edge.quantize.gate import judge
+from kdas_edge.quantize.evaluation import Evaluation
+from kdas_edge.quantize.gate import Gate, Phase, judge, paired_interval
 
 FLOAT = np.array([0.9, 0.8, 0.7, 1.0])
+# one small, one medium, one large polyp, one frame without
+FRACTIONS = np.array([0.01, 0.05, 0.3, 0.0])
+
+
+def seen(dice: NDArray[np.float64], marked: NDArray[np.bool_] | None = None) -> Evaluation:
+    """An evaluation with this Dice, whose masks have a pixel where `marked` is true."""
+    marked = dice < 1 if marked is None else marked
+    return Evaluation(dice, np.broadcast_to(marked[:, None, None], (len(dice), 2, 2)))
+
+
+def verdict(
+    ptq: NDArray[np.float64],
+    qat: NDArray[np.float64] | None = None,
+    max_drop: float = 0.02,
+    max_group_drop: float | None = None,
+) -> Gate:
+    candidates: dict[Phase, Evaluation] = {"ptq": seen(ptq)}
+    if qat is not None:
+        candidates["qat"] = seen(qat)
+    return judge(seen(FLOAT), candidates, FRACTIONS, max_drop, max_group_drop)
 
 
 def test_fine_tuning_is_kept_when_it_is_better() -> None:
-    gate = judge(FLOAT, FLOAT - 0.03, FLOAT - 0.01, max_drop=0.02)
+    gate = verdict(FLOAT - 0.03, FLOAT - 0.01)
     assert gate.kept == "qat" and gate.passed
     assert gate.drop == pytest.approx(0.01)
 
 
-def test_post_training_quantisation_is_kept_when_fine_tuning_ends_worse() -> None:
-    gate = judge(FLOAT, FLOAT - 0.01, FLOAT - 0.03, max_drop=0.02)
+def test_post_training_quantisation_is_kept_when_fine_tuning_ends_worse_or_equal() -> None:
+    gate = verdict(FLOAT - 0.01, FLOAT - 0.03)
     assert gate.kept == "ptq" and gate.drop == pytest.approx(0.01)
     assert gate.qat_dice == pytest.approx(FLOAT.mean() - 0.03)
+    assert verdict(FLOAT - 0.01, FLOAT - 0.01).kept == "ptq"
 
 
 def test_too_large_a_loss_fails() -> None:
-    assert not judge(FLOAT, FLOAT - 0.021, None, max_drop=0.02).passed
+    assert not verdict(FLOAT - 0.021).passed
 
 
 def test_a_gain_passes_a_gate_of_zero() -> None:
-    gate = judge(FLOAT - 0.1, FLOAT, None, max_drop=0.0)
+    gate = judge(seen(FLOAT - 0.1), {"ptq": seen(FLOAT)}, FRACTIONS, 0.0)
     assert gate.passed and gate.drop < 0
 
 
 def test_the_interval_is_paired_per_image() -> None:
     # every image loses the same, however different the images are: there is no uncertainty
-    gate = judge(FLOAT, FLOAT - 0.01, None, max_drop=0.02)
-    assert gate.interval == pytest.approx((0.01, 0.01))
-    uneven = judge(FLOAT, FLOAT - [0.0, 0.0, 0.0, 0.04], None, max_drop=0.02)
+    assert verdict(FLOAT - 0.01).interval == pytest.approx((0.01, 0.01))
+    uneven = verdict(FLOAT - [0.0, 0.0, 0.0, 0.04])
     assert uneven.interval[0] < uneven.drop < uneven.interval[1]
 
 
+def test_the_interval_is_that_of_the_normal_approximation_for_many_images() -> None:
+    lost = np.random.default_rng(1).normal(0.01, 0.05, 400)
+    low, high = paired_interval(lost)
+    half = 1.96 * lost.std() / np.sqrt(400)
+    assert low == pytest.approx(lost.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(lost.mean() + half, abs=0.1 * half)
+
+
 def test_the_numbers_can_be_written_as_json() -> None:
-    values = judge(FLOAT, FLOAT, None, max_drop=0.02).as_json()
+    values = verdict(FLOAT).as_json()
     assert values["passed"] is True and values["images"] == 4 and values["qat_dice"] is None
+
+
+def test_groups_are_those_computed_by_hand() -> None:
+    fractions = np.array([0.01, 0.0299, 0.03, 0.10, 0.2, 0.0, 0.0, 0.0])
+    before = np.array([0.8, 0.6, 0.9, 0.7, 0.95, 1.0, 0.0, 1.0])
+    after = np.array([0.5, 0.7, 0.9, 0.6, 0.95, 0.0, 0.0, 1.0])
+    alarms_before = np.array([1, 1, 1, 1, 1, 0, 1, 0], bool)
+    alarms_after = np.array([1, 1, 1, 1, 1, 1, 1, 0], bool)
+    gate = judge(
+        seen(before, alarms_before), {"ptq": seen(after, alarms_after)}, fractions, max_drop=0.5
+    )
+    small, medium, large, empty = gate.groups
+    assert [g.name for g in gate.groups] == ["small", "medium", "large", "polyp-free"]
+    assert [g.images for g in gate.groups] == [2, 2, 1, 3]
+    assert (small.float_dice, small.int8_dice) == (pytest.approx(0.7), pytest.approx(0.6))
+    assert small.drop == pytest.approx(0.1)
+    # of two images the bootstrap draws each one twice a quarter of the time
+    assert small.interval == (pytest.approx(-0.1), pytest.approx(0.3))
+    assert medium.drop == pytest.approx(0.05) and large.drop == pytest.approx(0)
+    assert large.interval == (0, 0)
+    assert empty.drop == pytest.approx(1 / 3)
+    assert (empty.float_alarms, empty.int8_alarms) == (1, 2)
+    assert small.float_alarms is None and small.int8_alarms is None
+
+
+def test_a_group_without_an_image_is_left_out() -> None:
+    gate = judge(seen(FLOAT), {"ptq": seen(FLOAT)}, np.full(4, 0.2), 0.0)
+    assert [group.name for group in gate.groups] == ["large"]
+
+
+def test_a_lost_small_polyp_is_warned_of_although_the_mean_passes() -> None:
+    gate = verdict(FLOAT - [0.06, 0.0, 0.0, 0.0], max_drop=0.02)
+    assert gate.passed
+    [line] = gate.warnings()
+    assert "small" in line and "0.0600" in line and "1 images" in line
+    assert verdict(FLOAT - 0.015).warnings() == []
+
+
+def test_a_group_can_fail_the_gate_when_asked() -> None:
+    lost = FLOAT - [0.06, 0.0, 0.0, 0.0]
+    gate = verdict(lost, max_group_drop=0.05)
+    assert not gate.passed and gate.failed_groups == ["small"]
+    assert verdict(lost, max_group_drop=0.07).passed
+    # then one that passes is kept, even if its mean is lower
+    even = verdict(lost, FLOAT - 0.018, max_group_drop=0.05)
+    assert even.kept == "qat" and even.passed
+
+
+def test_agreement_compares_masks_and_not_scores() -> None:
+    half = np.zeros((2, 2, 2), bool)
+    half[0, 0] = True  # of the first frame the upper half; nothing of the second
+    full = np.zeros((2, 2, 2), bool)
+    full[0] = True
+    dice = np.ones(2)
+    assert Evaluation(dice, half).agreement(Evaluation(dice, half)) == 1
+    assert Evaluation(dice, half).agreement(Evaluation(dice, full)) == pytest.approx(
+        (2 * 2 / (2 + 4) + 1) / 2
+    )
