@@ -6,6 +6,7 @@ Table = tuple[str, list[str], list[list[str]]]
 
 # a cell names the kernels that together take most of the time, at most so many
 _KERNELS = 2
+_WIDE = 2
 
 
 def profile_tables(results: dict[str, Any], top: int = 0) -> list[Table]:
@@ -63,28 +64,31 @@ def _groups(title: str, rows: list[dict[str, Any]]) -> Table:
         for groups in by_name
         for name in groups
     }
-    headings = ["layer type"]
+    # more than two precisions side by side leave no room for the kernels
+    wide = len(rows) <= _WIDE
+    headings, totals = ["layer type"], ["total"]
     for row in rows:
-        precision = row["precision"]
-        headings += [f"{precision} layers", f"{precision} ms", "share %", "kernels"]
+        precision, profile = row["precision"], row["profile"]
+        calls = sum(group["calls"] for group in profile["groups"])
+        headings += [f"{precision} layers", f"{precision} ms", "share %"]
+        totals += [str(calls), f"{profile['total']:.2f}", "100.0"]
+        if wide:
+            headings.append("kernels")
+            totals.append("")
     cells = [
-        [name, *(cell for groups in by_name for cell in _group(groups.get(name)))]
+        [name, *(cell for groups in by_name for cell in _group(groups.get(name), wide))]
         for name in sorted(longest, key=lambda name: -longest[name])
     ]
-    totals = ["total"]
-    for row in rows:
-        profile = row["profile"]
-        calls = sum(group["calls"] for group in profile["groups"])
-        totals += [str(calls), f"{profile['total']:.2f}", "100.0", ""]
     return title, headings, [*cells, totals]
 
 
-def _group(group: dict[str, Any] | None) -> list[str]:
+def _group(group: dict[str, Any] | None, wide: bool) -> list[str]:
     if group is None:
-        return ["–", "–", "–", ""]
+        return ["–", "–", "–", *([""] if wide else [])]
+    numbers = [str(group["calls"]), f"{group['ms']:.2f}", f"{100 * group['share']:.1f}"]
     names = list(group["kernels"])
     shown = ", ".join(names[:_KERNELS]) + (" …" if len(names) > _KERNELS else "")
-    return [str(group["calls"]), f"{group['ms']:.2f}", f"{100 * group['share']:.1f}", shown]
+    return [*numbers, *([shown] if wide else [])]
 
 
 def _layers(row: dict[str, Any], top: int) -> Table:
