@@ -1,4 +1,6 @@
 import platform
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -220,3 +222,12 @@ def test_one_input_channel_is_not_depthwise(tmp_path):
     profile = profile_onnx(tmp_path / "one.onnx", np.ones((1, 1, 20, 20), np.float32), rounds=2)
     assert "float convolution" in names(profile)
     assert "float depthwise convolution" not in names(profile)
+
+
+def test_a_device_with_one_runtime_can_bench():
+    code = (
+        "import sys; sys.modules['onnxruntime'] = sys.modules['openvino'] = None; "
+        "import kdas_edge.bench.harness"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
