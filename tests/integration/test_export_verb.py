@@ -1,9 +1,11 @@
 """`export` as a person calls it: a bundle that opens, verifies and agrees; and wrong input."""
 
 import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from run_verb import only_line, run_verb
 from tiny_student import SIZE, TinyStudent, train_tiny_student
@@ -93,6 +95,77 @@ def test_the_golden_vectors_are_torchs_answer_to_the_stored_frames(
     assert network_input(frame, architecture).shape == (1, 3, SIZE, SIZE)
 
 
+def test_the_speed_of_int8_is_in_the_manifest_and_on_the_model_card(bundle: Path) -> None:
+    speeds = open_bundle(bundle).manifest.provenance.notes["int8_speed"]
+    assert [speed["format"] for speed in speeds] == ["openvino", "onnx"]
+    card = (bundle / "MODEL_CARD.md").read_text()
+    for speed in speeds:
+        assert speed["line"] in card
+        assert speed["faster"] == (speed["ratio"]["low"] > 1)
+        found = speed["kernels"]
+        assert 0 < found["convolutions_int8"] < found["convolutions"]
+        assert str(found["convolutions"]) in speed["line"]
+
+
+def test_each_file_records_its_format_version_and_operator_set(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    for model in opened.manifest.models:
+        if model.format == "onnx":
+            file = onnx.load(opened.file(model.path))
+            assert model.ir_version == file.ir_version
+            assert model.opset == file.opset_import[0].version
+        elif model.format == "openvino":
+            root = ElementTree.parse(opened.file(model.path)).getroot()
+            assert model.ir_version == int(root.attrib["version"])
+            assert model.opset and model.written_by and model.written_by.startswith("openvino 20")
+
+
+def test_fp16_and_weight_only_int8_are_written_on_request_and_work_on_the_device(
+    quantised_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, table = tmp_path / "bundle", tmp_path / "e.json"
+    done = run_verb(
+        capsys, "export", quantised_run, "--out", out, "--preset", "core", "--no-torch",
+        "--precision", "int8_weights, fp16,int8", "--no-timing", "--json", table,
+    )  # fmt: skip
+    assert done.code == 0, done.out + done.err
+    opened = open_bundle(out)
+    held = [(model.precision, model.format) for model in opened.manifest.models]
+    assert held == [
+        (precision, format_)
+        for precision in ("fp16", "int8", "int8_weights")
+        for format_ in ("openvino", "onnx")
+    ]
+    assert {"fp16", "int8", "int8_weights"} == opened.manifest.golden[0].expected.keys()
+    values = json.loads(table.read_text())
+    assert values["int8_speed"] == []
+    assert {"int8", "int8_weights"} == values["change_from_fp32"].keys()
+    assert all(change["disagreement"] < 0.02 for change in values["change_from_fp32"].values())
+    assert "of mask pixels differ from fp32" in done.out and "faster" not in done.out
+
+    done = run_verb(capsys, "verify", out, "--json", tmp_path / "v.json")
+    assert done.code == 0, done.out + done.err
+    checks = {
+        check["what"]: check for check in json.loads((tmp_path / "v.json").read_text())["checks"]
+    }
+    assert checks["fp16/core.onnx: format"]["verdict"] == "pass"
+    assert checks["int8/core.xml: operators"]["verdict"] == "pass"
+    for runtime in ("openvino:CPU", "onnxruntime:CPU"):
+        # the golden vectors are of the network with the rounded weights: float rounding only
+        assert checks[f"{runtime} int8_weights core: probability"]["verdict"] == "pass"
+        assert checks[f"{runtime} fp16 core: mask"]["verdict"] == "pass"
+
+    frame = next((out / "golden").glob("*.png"))
+    for precision, target in (("fp16", "onnxruntime:CPU"), ("int8_weights", "openvino:CPU")):
+        masks = tmp_path / precision
+        done = run_verb(
+            capsys, "predict", frame, "--bundle", out, "--out", masks,
+            "--precision", precision, "--target", target,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        assert list(masks.rglob("*.png"))
+
+
 def test_the_bundle_passes_its_own_verification(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +244,9 @@ def test_when_one_file_cannot_be_made_the_others_are_and_the_code_is_3(
         (["--golden", "nowhere"], "nowhere is not a folder"),
         (["--data", "nowhere"], "nowhere is not a folder"),
         (["--int8", "nowhere"], "not a finished quantised run"),
+        (["--precision", "fp8"], "known: fp32, fp16, int8, int8_weights"),
+        (["--precision", ""], "--precision fp32,fp16"),
+        (["--precision", "fp32,int8"], "add --int8 RUN"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_no_bundle_is_left(
@@ -184,6 +260,18 @@ def test_what_is_wrong_is_said_in_one_line_and_no_bundle_is_left(
     done = run_verb(capsys, "export", checkpoint, "--out", tmp_path / "bundle", *arguments)
     assert expected in only_line(done)
     assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]
+
+
+def test_an_int8_run_that_no_precision_asks_for_is_refused(
+    student: TinyStudent, quantised_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = student.save(tmp_path / "student.safetensors")
+    done = run_verb(
+        capsys, "export", checkpoint, "--int8", quantised_run, "--out", tmp_path / "bundle",
+        "--precision", "fp16",
+    )  # fmt: skip
+    assert "leave --int8 out" in only_line(done)
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_source_that_is_no_network_is_refused(
