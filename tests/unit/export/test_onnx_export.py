@@ -107,7 +107,7 @@ def test_weights_of_half_range_are_exported_too(tiny: TinyStudent, overflow: str
 
 @pytest.mark.slow
 def test_convolutions_with_relu6_meet_their_quantiser_and_run_in_int8(tmp_path: Path) -> None:
-    tiny = train_tiny_student("mobilenetv2_050", steps=20)
+    tiny = train_tiny_student("mobilenetv2_050", steps=60)
     samples = tiny.inputs(tiny.frames[:4])
     network = post_training_quantize(tiny.network, samples, PtqRecipe(), ranges="tensor")
     model = exporter.to_onnx(network, SIZE)
