@@ -6,7 +6,6 @@ module that owns its weight (`backbone.blocks.1.0.conv_dw`), any other by its pl
 (`sam.matmul`), all calls together.
 """
 
-import copy
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -123,7 +122,7 @@ def ignored_operations(network: nn.Module, size: int, ignored: Iterable[str]) ->
     """Return NNCF's names of the operations that stay in float.
 
     Args:
-        network: float; it is not changed.
+        network: float, in deploy form; put in eval mode.
         size: side S of its input, in pixels.
         ignored: names of layers or of modules, which mean all layers below them.
 
@@ -133,7 +132,7 @@ def ignored_operations(network: nn.Module, size: int, ignored: Iterable[str]) ->
     wanted = list(ignored)
     if not wanted:
         return []
-    graph = layer_graph(copy.deepcopy(network), size)
+    graph = layer_graph(network, size)
     names = []
     for name in wanted:
         found = [layer for layer in graph.operations if _below(layer, name)]

@@ -26,6 +26,7 @@ from kdas_edge.distill.training import describe
 from kdas_edge.errors import GateError, UserError
 from kdas_edge.files import check_output_directory, read_json, write_json
 from kdas_edge.models.checkpoints import load_network
+from kdas_edge.models.deploy import deploy_form
 from kdas_edge.quantize.attempts import AttemptLog, Phase
 from kdas_edge.quantize.calibration import calibration_set
 from kdas_edge.quantize.evaluation import Evaluation, evaluate
@@ -94,7 +95,7 @@ def run_quantization(
     )
     import_nncf()
     check_compiler(torch.cuda.is_available())
-    ignored_operations(student, architecture.size, recipe.ptq.ignored)
+    ignored_operations(deploy_form(student), architecture.size, recipe.ptq.ignored)
     data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
     frames = calibration_set(data, recipe.calibration, recipe.data.size, recipe.seed)
 

@@ -74,11 +74,12 @@ def load_quantized(source: Path, checkpoint: Path = BEST) -> tuple[nn.Module, Ar
         UserError: not a quantised run, or a file that is truncated or does not fit the other.
     """
     path = source / checkpoint
-    if not (source / CONFIG).is_file() or not path.is_file():
-        raise UserError(
-            f"{source} is not a finished quantised run (it lacks {CONFIG} or {checkpoint}); "
-            "make one with `kdas-edge quantize`"
-        )
+    unfinished = UserError(
+        f"{source} is not a finished quantised run (it lacks {CONFIG} or {checkpoint}); "
+        "make one with `kdas-edge quantize`"
+    )
+    if not path.is_file():
+        raise unfinished
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -89,8 +90,12 @@ def load_quantized(source: Path, checkpoint: Path = BEST) -> tuple[nn.Module, Ar
         raise UserError(
             f"{path} is truncated or not a checkpoint ({error}); copy it again"
         ) from None
+    if config is None:
+        if not (source / CONFIG).is_file():
+            raise unfinished
+        config = read_json(source / CONFIG)
     network = deploy_form(from_architecture(architecture)).eval()
-    return restore(network, config or read_json(source / CONFIG), state, source), architecture
+    return restore(network, config, state, source), architecture
 
 
 def restore(

@@ -5,11 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from run_verb import only_line, run_verb
-from tiny_student import SIZE, train_tiny_student
+from tiny_student import SIZE, TinyStudent, train_tiny_student
 
+from kdas_edge.data.dataset import load_training_data
+from kdas_edge.models.checkpoints import load_network
+from kdas_edge.quantize.evaluation import evaluate
 from kdas_edge.quantize.qat import CONFIG, load_quantized
+from kdas_edge.run import open_run
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +24,20 @@ def checkpoint(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_tiny_student(root=scenes).save(folder / "student.safetensors")
 
 
+@pytest.fixture(scope="module")
+def fragile(checkpoint: Path) -> Path:
+    """The same function in float, but the weights of `cfm.out` span a range of a thousand."""
+    network, architecture = load_network(checkpoint)
+    with torch.no_grad():
+        network.cfm.join234.bn.weight[0] /= 1000
+        network.cfm.join234.bn.bias[0] /= 1000
+        network.cfm.out.conv.weight[:, 0] *= 1000
+    return TinyStudent(network, architecture, []).save(checkpoint.with_name("fragile.safetensors"))
+
+
 FAST = ["data.validation=0.2", "calibration.samples=6", "engine.threads=1", "max_drop=1"]
+# what a resumed run must not make again
+FINISHED = ("sensitivity.json", "latency.json", "calibration.json")
 TUNE = ["schedule.epochs=1", "schedule.batch_size=8", "schedule.learning_rate=1e-4"]
 
 
@@ -116,12 +134,115 @@ def test_a_loss_above_the_gate_ends_with_code_3_and_keeps_the_attempt(
         "broken",
         *FAST,
         f"calibration.source={black}",
-        "max_drop=0.001",
+        "mixed.largest_share=0.06",
+        "mixed.images=2",
+        "--max-drop",
+        "0.001",
+        "--json",
+        tmp_path / "out.json",
     )
-    assert done.code == 3
+    assert done.code == 3, done.err
     assert "gate failed" in done.out and "int8 loses" in done.err
-    assert json.loads((tmp_path / "broken" / "run.json").read_text())["status"] == "gate failed"
-    load_quantized(tmp_path / "broken")
+    run = tmp_path / "broken"
+    assert json.loads((run / "run.json").read_text())["status"] == "gate failed"
+    # everything that was tried is on disk and on screen, and the best of it is what the run holds
+    tried = json.loads((run / "attempts.json").read_text())
+    summary = json.loads((tmp_path / "out.json").read_text())
+    assert (
+        summary["attempts"] == tried == json.loads((run / "summary.json").read_text())["attempts"]
+    )
+    assert [row["phase"] for row in tried] == ["ptq", "ptq", "mixed", "mixed"]
+    assert "what was tried" in done.out and "2 of" in done.out
+    assert not any(row["passed"] for row in tried)
+    [kept] = [row for row in tried if row["kept"]]
+    assert kept["dice"] == max(row["dice"] for row in tried)
+    gate = summary["gate"]
+    assert gate["drop"] == pytest.approx(kept["drop"]) and not gate["passed"]
+    network, architecture = load_quantized(run)
+    data = load_training_data(open_run(run)[1].data, SIZE)
+    found = evaluate(network, architecture, data.validation)
+    assert found.mean == pytest.approx(kept["dice"], abs=1e-9)
+
+
+@pytest.mark.slow
+def test_the_fewest_layers_return_to_float_and_a_stopped_run_repeats_nothing(
+    fragile: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["quantize", "--student", fragile, "--data", scenes, "--out", tmp_path, "--name"]
+    arguments += ["mixed", *FAST, "mixed.images=4", "--max-drop", "0.01"]
+    arguments += ["--json", tmp_path / "out.json"]
+    done = run_verb(capsys, *arguments)
+    assert done.code == 0, done.err
+    summary = json.loads((tmp_path / "out.json").read_text())
+    gate, mixed = summary["gate"], summary["mixed"]
+    assert gate["kept"] == "mixed" and gate["passed"] and gate["drop"] <= 0.01
+    assert gate["float_dice"] - gate["ptq_dice"] > 0.01
+    assert (
+        mixed["layers"] == [e["layer"] for e in mixed["ranking"]["effects"]][: len(mixed["layers"])]
+    )
+    assert "cfm.out.conv" in mixed["layers"][:2] and len(mixed["layers"]) <= mixed["of"] / 2
+    # one layer fewer was tried and failed, unless it is one
+    rows = [row for row in summary["attempts"] if row["phase"] == "mixed"]
+    fewer = [row for row in rows if len(row["layers"]) == len(mixed["layers"]) - 1]
+    assert len(mixed["layers"]) == 1 or not fewer[0]["passed"]
+    assert set(mixed["latency"]["networks"]) == {"float", "int8", "mixed"}
+    for text in ("layers that int8 hurts most", "by size of polyp", "threads=1", "in float"):
+        assert text in done.out, text
+
+    # killed after the ranking: what is done is read, what is missing is made
+    run = tmp_path / "mixed"
+    tried = json.loads((run / "attempts.json").read_text())
+    (run / "summary.json").unlink()
+    for name in ("best", "mixed"):
+        (run / "checkpoints" / f"{name}.safetensors").unlink()
+    made = {name: (run / name).stat().st_mtime_ns for name in FINISHED}
+    again = run_verb(capsys, *arguments, "--resume")
+    assert again.code == 0, again.err
+    assert made == {name: (run / name).stat().st_mtime_ns for name in FINISHED}
+    assert json.loads((run / "attempts.json").read_text()) == tried
+    repeated = json.loads((tmp_path / "out.json").read_text())
+    assert repeated["gate"] == gate and repeated["mixed"] == mixed
+    load_quantized(run)
+
+
+@pytest.mark.slow
+def test_a_search_prints_all_settings_keeps_one_and_goes_on_where_it_stopped(
+    checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["quantize", "--student", checkpoint, "--data", scenes, "--out", tmp_path, "--name"]
+    arguments += ["searched", *FAST, "--search", "--json", tmp_path / "out.json"]
+    done = run_verb(capsys, *arguments)
+    assert done.code == 0, done.err
+    run = tmp_path / "searched"
+    rows = json.loads((run / "attempts.json").read_text())
+    assert 5 <= len(rows) <= 10 and sum(row["kept"] for row in rows) == 1
+    for word in ("per tensor", "per channel", "performance", "histogram", "no bias correction"):
+        assert word in done.out, word
+    [kept] = [row for row in rows if row["kept"]]
+    assert max(0, kept["drop"]) <= max(0, min(row["drop"] for row in rows)) + 0.0011
+    setting = json.loads((run / "calibration.json").read_text())["setting"]
+    assert setting == kept["setting"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "best.safetensors",
+        "float.safetensors",
+        "ptq.safetensors",
+    ]
+    gate = json.loads((tmp_path / "out.json").read_text())["gate"]
+    assert gate["ptq_dice"] == pytest.approx(kept["dice"])
+
+    # stopped when the last two settings were missing
+    (run / CONFIG).unlink()
+    (run / "checkpoints" / "ptq.safetensors").rename(
+        run / "checkpoints" / f"tried_{kept['ranges']}.safetensors"
+    )
+    (run / "attempts.json").write_text(json.dumps(rows[:-2]))
+    again = run_verb(capsys, *arguments, "--resume")
+    assert again.code == 0, again.err
+    after = json.loads((run / "attempts.json").read_text())
+    assert after[:-2] == rows[:-2]
+    assert [row["label"] for row in after] == [row["label"] for row in rows]
+    for new, old in zip(after[-2:], rows[-2:], strict=True):
+        assert new["dice"] == pytest.approx(old["dice"])
 
 
 def test_without_a_student_the_option_is_named(
@@ -138,6 +259,9 @@ def test_without_a_student_the_option_is_named(
         ("data.validation=0", "needs a validation split"),
         ("max_drop=2", "max_drop"),
         ("max_drop=-0.1", "max_drop"),
+        ("max_group_drop=-1", "max_group_drop"),
+        ("ptq.ignored=[backbone.nose]", "ptq.ignored"),
+        ("ptq.range_estimator=best", "ptq.range_estimator"),
         ("ptq.presett=mixed", "did you mean 'preset'"),
         ("loss.variant=kdas", "needs a teacher"),
         ("calibration.source=nowhere", "nowhere"),

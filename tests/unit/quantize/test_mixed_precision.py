@@ -165,12 +165,11 @@ def test_a_mixed_network_exports_to_openvino_and_agrees(
 ) -> None:
     restored, _ = load_quantized(halfway)
     model = to_openvino(restored, SIZE)
+    partly = quantiser_count(restored)
     mixed.set_float(())
-    assert (
-        0
-        < fake_quantize_operators(model)
-        < fake_quantize_operators(to_openvino(mixed.network, SIZE))
-    )
+    assert partly < quantiser_count(mixed.network)
+    # the converter shares what two hooks do to one tensor
+    assert 0 < fake_quantize_operators(model) <= partly
     compiled = import_openvino().Core().compile_model(model, "CPU")
     expected = logits(restored, student).sigmoid()[:, 0].numpy() > 0.5
     frames = student.inputs(student.frames)
