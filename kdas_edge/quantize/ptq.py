@@ -32,6 +32,7 @@ def post_training_quantize(
     samples: Sequence[Tensor],
     recipe: PtqRecipe,
     ranges: Ranges | None = None,
+    arrange: bool = True,
 ) -> nn.Module:
     """Insert fake quantisers and set their ranges from calibration frames.
 
@@ -44,6 +45,8 @@ def post_training_quantize(
             computes only the latter in int8: mobilenetv2_100 at 256 px takes 16.5 ms there with
             the former, 8.8 ms with the latter, 9.7 ms in fp32 (in OpenVINO 6.0 ms either way).
             EfficientNet with SiLU loses its accuracy by it.
+        arrange: False quantises the network as it was trained, to measure what the deploy form
+            brings; such a network cannot be loaded again from a run.
 
     Returns:
         A trainable module in eval mode with the same outputs, on the network's device.
@@ -52,7 +55,7 @@ def post_training_quantize(
         UserError: NNCF or, on a GPU, its compiler is missing; or a layer to ignore is unknown.
     """
     nncf = import_nncf()
-    network = deploy_form(network).eval()
+    network = deploy_form(network).eval() if arrange else network.eval()
     device = next(network.parameters()).device
     check_compiler(device.type == "cuda")
     ignored = ignored_operations(network, samples[0].shape[-1], recipe.ignored)
