@@ -70,3 +70,81 @@ def test_a_model_is_exactly_once_as_fast_as_itself():
 def test_zero_iterations_are_refused():
     with pytest.raises(UserError, match="at least 1"):
         latency.measure({"a": lambda: None}, iterations=0)
+
+
+def test_deadline_misses_are_the_fraction_of_samples_longer_than_a_frame():
+    samples = latency.Latency(np.array([0.010, 0.018, 0.030, 0.035, 0.050]), 0.1)
+    misses = samples.as_json()["deadline_misses"]
+    # 40, 33.3, 20 and 16.7 ms a frame
+    assert misses == {"25": 0.2, "30": 0.4, "50": 0.6, "60": 0.8}
+
+
+def test_p95_lies_between_p90_and_p99():
+    result = latency.Latency(np.arange(1, 101) / 1000, first=0.5).as_json()
+    assert result["p95"] == pytest.approx(95.05)
+
+
+def falling(rounds):
+    """A candidate that takes 4 ms less each call until it takes 2 ms."""
+    calls = []
+
+    def run():
+        calls.append(1)
+        time.sleep(0.002 + 0.004 * max(0, rounds - len(calls)))
+
+    return run
+
+
+def test_timing_begins_when_the_slowest_to_settle_has_settled():
+    plan = latency.Warmup(minimum=2, maximum=60, tolerance=0.25, window=3)
+    results = latency.measure({"steady": lambda: time.sleep(0.002), "falling": falling(10)}, 4,
+                              warmup=plan)  # fmt: skip
+    warmed = results["falling"].warmup
+    # nine rounds fall, and the three rounds before the last three must be among the steady ones
+    assert 12 <= warmed.rounds < 60
+    assert warmed.settled and warmed.change <= 0.25
+    assert results["steady"].warmup.rounds == warmed.rounds
+    assert results["falling"].percentile(50) < 0.006
+    assert results["falling"].as_json()["warmup"]["rounds"] == warmed.rounds
+
+
+def test_a_candidate_that_never_settles_is_timed_after_the_maximum_and_it_is_said():
+    calls = []
+
+    def rising():
+        calls.append(1)
+        time.sleep(0.0005 * len(calls))
+
+    plan = latency.Warmup(minimum=2, maximum=8, tolerance=0.05, window=2)
+    warmed = latency.measure({"a": rising}, 2, warmup=plan)["a"].warmup
+    assert warmed.rounds == 8 and not warmed.settled and warmed.change > 0.05
+
+
+def test_a_fixed_warm_up_says_that_nothing_is_known_about_stability():
+    warmed = latency.measure({"a": lambda: None}, 3, warmup=2)["a"].warmup
+    assert warmed == latency.Warmed(rounds=2, change=None, settled=False)
+
+
+def test_the_time_limit_ends_a_warm_up_that_does_not_settle_but_not_before_its_minimum():
+    plan = latency.Warmup(minimum=4, maximum=1000, tolerance=0.0, window=2)
+    result = latency.measure({"a": lambda: time.sleep(0.001)}, 1, seconds=0.0, warmup=plan)["a"]
+    assert result.warmup.rounds == 4
+
+
+def test_a_warm_up_with_its_maximum_below_its_minimum_is_refused():
+    with pytest.raises(UserError, match="raise the first"):
+        latency.measure({"a": lambda: None}, 3, warmup=latency.Warmup(minimum=5, maximum=4))
+
+
+def test_a_candidate_that_fails_while_warming_up_does_not_keep_the_others_waiting():
+    calls = []
+
+    def broken():
+        calls.append(1)
+        if len(calls) > 2:
+            raise RuntimeError("lost the device")
+
+    plan = latency.Warmup(minimum=2, maximum=40, tolerance=1.0, window=2)
+    results = latency.measure({"bad": broken, "good": lambda: time.sleep(0.001)}, 3, warmup=plan)
+    assert str(results["bad"]) == "lost the device"
+    assert results["good"].warmup.settled
