@@ -168,7 +168,10 @@ def test_doctor_finds_the_runtimes_of_this_machine(tmp_path, capsys):
     assert done.code == 0, done.err
     values = json.loads(result.read_text())
     assert "CPU" in values["devices"]["openvino"] and "CPU" in values["devices"]["onnxruntime"]
-    assert {"processor", "runtimes", "measuring"} <= {f["area"] for f in values["findings"]}
+    areas = {finding["area"] for finding in values["findings"]}
+    assert {"processor", "runtimes", "precision", "measuring"} <= areas
+    advised = {f["what"] for f in values["findings"] if f["area"] == "precision"}
+    assert {"openvino:CPU", "onnxruntime:CPU"} <= advised
     for finding in values["findings"]:
         assert finding["verdict"] in ("ok", "note", "missing")
         assert finding["verdict"] == "ok" or finding["advice"]

@@ -38,6 +38,18 @@ def test_an_intact_bundle_opens_and_finds_its_models(bundle):
     assert opened.file(model.path) == bundle.resolve() / "int8/core.xml"
 
 
+def test_a_bundle_of_the_schema_before_is_still_read(bundle):
+    def older(values):
+        values["schema_version"] = "1.0"
+        for model in values["models"]:
+            del model["ir_version"], model["written_by"]
+
+    rewrite_manifest(bundle, older)
+    opened = open_bundle(bundle)
+    assert opened.manifest.schema_version == "1.0"
+    assert opened.manifest.models[0].ir_version is None
+
+
 def test_the_size_of_an_ir_counts_the_weights_and_that_of_onnx_the_one_file(bundle):
     opened = open_bundle(bundle)
     ir, onnx = opened.model("fp32", "openvino"), opened.model("fp32", "onnx")

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -148,6 +149,29 @@ def test_an_operator_outside_standard_onnx_fails_even_if_the_runtime_knows_it(bu
     report = verify(bundle, TARGETS)
     assert [check.what for check in report.failures] == ["fp32/core.onnx: operators"]
     assert report.failures[0].observed == "com.microsoft.QuickGelu"
+
+
+def test_without_the_onnx_package_the_operator_sets_tell_a_foreign_operator(bundle, monkeypatch):
+    installed = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnx" else installed(name)
+    )
+    model = onnx.load(bundle / "fp32/core.onnx")
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, bundle / "fp32/core.onnx")
+    rewrite_manifest(bundle, lambda values: None)
+    report = verify(bundle, TARGETS)
+    assert [check.what for check in report.failures] == ["fp32/core.onnx: operators"]
+    assert "com.microsoft" in report.failures[0].observed
+    assert "int8/core.onnx: operators" in {c.what for c in report.checks if c.verdict == "pass"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("opset", 17), ("ir_version", 9)])
+def test_a_file_of_another_format_than_the_manifest_says_fails(bundle, key, value):
+    rewrite_manifest(bundle, lambda values: values["models"][1].update({key: value}))
+    report = verify(bundle, TARGETS)
+    assert [check.what for check in report.failures] == ["fp32/core.onnx: format"]
+    assert key in report.failures[0].observed
 
 
 def test_an_output_whose_channels_do_not_add_up_to_one_fails(bundle):
