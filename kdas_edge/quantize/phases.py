@@ -49,11 +49,12 @@ def post_training(job: Job) -> tuple[nn.Module, Evaluation]:
         The network, ready for fine-tuning, and what it does on the validation split.
     """
     run = job.run
+    tries = _Tries(job)
     if (run.path / CONFIG).is_file() and (run.path / PTQ).is_file():
+        tries.clear()
         network = job.load("ptq")
         return network, job.evaluate(network)
     samples = job.frames.samples(job.architecture)
-    tries = _Tries(job)
     base = job.recipe.ptq
     if job.recipe.search:
         some = np.linspace(0, len(samples) - 1, min(len(samples), SEARCH_FRAMES)).round()
@@ -124,6 +125,8 @@ class _Tries:
 
     def clear(self) -> None:
         """Remove from disk what was only kept for the choice."""
+        if not self.job.run.writes:
+            return
         for ranges in ("tensor", "channel"):
             self._path(ranges).unlink(missing_ok=True)
 
