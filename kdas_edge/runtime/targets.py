@@ -14,7 +14,11 @@ RUNTIMES = {
 OPTIONS = {
     "threads": "a whole number above 0",
     "precision": "f32, bf16 or f16",
+    "streams": "a whole number above 0",
+    "hint": "latency or throughput",
+    "batch": "a whole number above 0",
 }
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Target:
         """Number of CPU threads asked for, or None for the runtime's own choice."""
         value = self.options.get("threads")
         return int(value) if value is not None else None
+
+    @property
+    def batch(self) -> int:
+        """Frames in one inference; 1 unless the target says otherwise."""
+        return int(self.options.get("batch", "1"))
 
 
 def parse_target(text: str) -> Target:
@@ -73,11 +82,7 @@ def parse_target(text: str) -> Target:
             )
         if key in options:
             raise UserError(f"target {text!r}: option {key} is given twice; remove one")
-        good = {
-            "threads": _is_whole(value) and int(value) > 0,
-            "precision": value in ("f32", "bf16", "f16"),
-        }[key]
-        if not equals or not good:
+        if not equals or not _is_good(key, value):
             raise UserError(f"target {text!r}: option {key} takes {OPTIONS[key]}, not {value!r}")
         options[key] = value
     return Target(runtime, device, options)
@@ -89,6 +94,14 @@ def parse_targets(text: str) -> list[Target]:
     if not targets:
         raise UserError("no target given; for example --targets openvino:CPU:threads=1")
     return targets
+
+
+def _is_good(key: str, value: str) -> bool:
+    if key == "precision":
+        return value in ("f32", "bf16", "f16")
+    if key == "hint":
+        return value in ("latency", "throughput")
+    return _is_whole(value) and int(value) > 0
 
 
 def _is_whole(text: str) -> bool:

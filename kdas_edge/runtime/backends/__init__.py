@@ -6,6 +6,7 @@ What the runtime then really did is read back into `effective`.
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle
-from kdas_edge.errors import UserError
+from kdas_edge.runtime.failures import TargetError
 from kdas_edge.runtime.targets import RUNTIMES, Target
 
 # runtime -> format of the model file that it loads
@@ -35,11 +36,12 @@ class Backend(Protocol):
         """Run the model once, synchronously.
 
         Args:
-            x: (1, 3, S, S) float32, normalised, for a `core` model; (1, H, W, 3) uint8 BGR for a
-                `camera` model.
+            x: (B, 3, S, S) float32, normalised, for a `core` model; (B, H, W, 3) uint8 BGR for a
+                `camera` model. B is the target's batch, 1 by default.
 
         Returns:
-            (1, 2, S, S) float32 probabilities, background and polyp; the caller owns the array.
+            (B, 2, S, S) float32 probabilities, background and polyp; the caller owns the array.
+            A model from elsewhere returns what its file says.
         """
         ...
 
@@ -59,12 +61,12 @@ def open_backend(bundle: Bundle, precision: str, target: Target, preset: str = "
         preset: `core` or `camera`.
 
     Raises:
-        UserError: the bundle holds no such model, the runtime or the device is absent (what is
+        TargetError: the bundle holds no such model, the runtime or the device is absent (what is
             present is listed), or the runtime cannot load the model with these options.
     """
     model = bundle.model(precision, FORMATS[target.runtime], preset)
     if model is None:
-        raise UserError(_no_such_model(bundle, precision, target, preset))
+        raise TargetError("no such model", _no_such_model(bundle, precision, target, preset))
     check_present(target)
     module = importlib.import_module(f"kdas_edge.runtime.backends.{target.runtime}")
     backend: Backend = module.open_model(bundle, model, target)
@@ -89,11 +91,24 @@ def runtime_devices(runtime: str) -> list[str]:
     return devices
 
 
+def present_targets(runtimes: Sequence[str] = tuple(RUNTIMES)) -> list[Target]:
+    """Every device of these runtimes on this machine, as targets without options.
+
+    OpenVINO's AUTO is left out: it is one of the devices beside it, but does not say which.
+    """
+    return [
+        Target(runtime, device)
+        for runtime in runtimes
+        for device in runtime_devices(runtime)
+        if device != "AUTO"
+    ]
+
+
 def check_present(target: Target) -> None:
     """Refuse a target whose runtime or device this machine lacks.
 
     Raises:
-        UserError: names what is present.
+        TargetError: names what is present.
     """
     if importlib.util.find_spec(target.runtime) is None:
         installed = [name for name in RUNTIMES if importlib.util.find_spec(name) is not None]
@@ -102,17 +117,19 @@ def check_present(target: Target) -> None:
             if target.runtime == "torch"
             else (f"pip install {target.runtime}")
         )
-        raise UserError(
+        raise TargetError(
+            "runtime absent",
             f"target {target}: {target.runtime} is not installed ({remedy}); "
-            f"present: {', '.join(installed)}"
+            f"present: {', '.join(installed)}",
         )
     present = runtime_devices(target.runtime)
     # `GPU` means the first of GPU.0, GPU.1
     if target.device not in present and target.device not in {d.split(".")[0] for d in present}:
         listed = ", ".join(f"{target.runtime}:{device}" for device in present) or "none"
-        raise UserError(
+        raise TargetError(
+            "device absent",
             f"target {target}: {target.runtime} finds no {target.device} on this machine; "
-            f"present: {listed}"
+            f"present: {listed}",
         )
 
 

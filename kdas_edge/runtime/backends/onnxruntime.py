@@ -1,6 +1,7 @@
 """ONNX Runtime: one explicit execution provider, no silent fallback."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle
-from kdas_edge.errors import UserError
+from kdas_edge.runtime.failures import TargetError
 from kdas_edge.runtime.targets import Target
 
 PROVIDERS = {
@@ -36,36 +37,24 @@ class OnnxRuntimeBackend:
     """An inference session with one provider; see `Backend`."""
 
     def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
-        provider, provider_options, precision = provider_of(target)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = target.threads or 0
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # errors only: warnings about unfused nodes would interleave with the tables
-        options.log_severity_level = 3
+        provider, _, precision = provider_of(target)
         path = bundle.file(model.path)
         start = time.perf_counter()
-        try:
-            session = ort.InferenceSession(
-                str(path), options, providers=[(provider, provider_options)]
-            )
-        except Exception as error:  # the runtime's exceptions share no base but Exception
-            raise UserError(
-                f"target {target}: ONNX Runtime cannot load {model.path} "
-                f"({str(error).splitlines()[0][:200]}); try another device"
-            ) from error
+        session = open_session(path, target)
         self.load_seconds = time.perf_counter() - start
         # A provider whose driver is missing only logs, and the session runs on the CPU.
         if session.get_providers()[0] != provider:
-            raise UserError(
+            raise TargetError(
+                "device absent",
                 f"target {target}: {provider} could not start and ONNX Runtime offered "
-                f"{session.get_providers()[0]} instead; check the driver and its libraries"
+                f"{session.get_providers()[0]} instead; check the driver and its libraries",
             )
-        session.disable_fallback()
+        _check_batch(session, target)
         self._session: ort.InferenceSession | None = session
         self._input = session.get_inputs()[0].name
-        self._output = session.get_outputs()[0].name
+        outputs = [output.name for output in session.get_outputs()]
+        wanted = bundle.manifest.output.name
+        self._output = wanted if wanted in outputs else outputs[0]
         used = session.get_session_options()
         self.effective: dict[str, object] = {
             "runtime": f"onnxruntime {ort.__version__}",
@@ -73,15 +62,19 @@ class OnnxRuntimeBackend:
             # 0 is ONNX Runtime's word for one thread per physical core
             "threads": used.intra_op_num_threads or "one per core",
             "streams": 1,
-            "hint": "sequential",
+            "hint": used.execution_mode.name.removeprefix("ORT_").lower(),
             "devices": session.get_providers(),
+            "batch": target.batch,
             "device": target.device,
+            "inter_op_threads": used.inter_op_num_threads,
+            "graph_optimization": used.graph_optimization_level.name.removeprefix("ORT_").lower(),
+            "provider_options": session.get_provider_options()[provider],
         }
 
     def infer(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Run once; see `Backend.infer`."""
         if self._session is None:
-            raise UserError("the model is closed; load it again")
+            raise TargetError("closed", "the model is closed; load it again")
         output: NDArray[np.float32] = self._session.run(
             [self._output], {self._input: np.ascontiguousarray(x)}
         )[0]
@@ -92,12 +85,50 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
+def open_session(path: Path, target: Target, threads: int | None = None) -> ort.InferenceSession:
+    """Make a session with the settings of a target and no fallback to another provider.
+
+    Args:
+        path: an ONNX file.
+        target: an ONNX Runtime target.
+        threads: of one inference; the target's by default.
+
+    Raises:
+        TargetError: an option that the provider has not, or a file that does not load.
+    """
+    provider, provider_options, _ = provider_of(target)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or target.threads or 0
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # errors only: warnings about unfused nodes would interleave with the tables
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[(provider, provider_options)])
+    except Exception as error:  # the runtime's exceptions share no base but Exception
+        raise TargetError(
+            "cannot load",
+            f"target {target}: ONNX Runtime cannot load {path.name} "
+            f"({str(error).splitlines()[0][:200]}); try another device",
+        ) from error
+    session.disable_fallback()
+    return session
+
+
 def provider_of(target: Target) -> tuple[str, dict[str, str], str]:
     """Provider name, its options, and the arithmetic precision that they give.
 
     Raises:
-        UserError: a precision that the provider cannot be asked for.
+        TargetError: a precision that the provider cannot be asked for, or an option that ONNX
+            Runtime does not know.
     """
+    for option in ("streams", "hint"):
+        if option in target.options:
+            raise TargetError(
+                "wrong option",
+                f"target {target}: ONNX Runtime has no {option}; remove the option",
+            )
     name, _, index = target.device.partition(".")
     options: dict[str, str] = {"device_id": index} if index else {}
     precision = target.options.get("precision", "f32")
@@ -107,8 +138,20 @@ def provider_of(target: Target) -> tuple[str, dict[str, str], str]:
     elif name == "TensorRT" and precision != "f32":
         options["trt_fp16_enable" if precision == "f16" else "trt_bf16_enable"] = "1"
     elif precision != "f32":
-        raise UserError(
+        raise TargetError(
+            "wrong option",
             f"target {target}: ONNX Runtime on {name} computes in the precision of the file; "
-            "remove the option precision"
+            "remove the option precision",
         )
     return PROVIDERS[name], options, precision
+
+
+def _check_batch(session: ort.InferenceSession, target: Target) -> None:
+    """A file is for one batch, unless its first dimension has a name instead of a number."""
+    fixed = (session.get_inputs()[0].shape or [None])[0]
+    if isinstance(fixed, int) and fixed != target.batch:
+        raise TargetError(
+            "wrong option",
+            f"target {target}: the ONNX file is for batch {fixed}; remove the option batch, "
+            "or export it with an open batch",
+        )

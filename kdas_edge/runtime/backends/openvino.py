@@ -2,6 +2,8 @@
 
 import functools
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import openvino as ov
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle
-from kdas_edge.errors import UserError
+from kdas_edge.runtime.failures import TargetError
 from kdas_edge.runtime.targets import Target
 
 # compiled-model property -> name under which `effective` reports it
@@ -42,47 +44,39 @@ class OpenVinoBackend:
     """An IR compiled for one device; see `Backend`."""
 
     def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
-        settings = properties(target)
-        path = bundle.file(model.path)
+        contract = bundle.manifest.inputs[model.preset]
         start = time.perf_counter()
-        try:
-            graph = core().read_model(path)
-            compiled = core().compile_model(graph, target.device, settings)
-            self._request: ov.InferRequest | None = compiled.create_infer_request()
-        except RuntimeError as error:
-            raise UserError(
-                f"target {target}: OpenVINO cannot load {model.path} "
-                f"({_reason(error)}); try another device or precision"
-            ) from error
+        compiled = compile_file(bundle.file(model.path), target, contract.shape)
+        self._request: ov.InferRequest | None = compiled.create_infer_request()
         self.load_seconds = time.perf_counter() - start
         self._compiled: ov.CompiledModel | None = compiled
-        shape = compiled.output(0).partial_shape
+        self._output = _index(compiled.outputs, bundle.manifest.output.name)
+        output = compiled.outputs[self._output]
         # A camera model takes any frame size and gives one output size, which may be written as
         # dynamic: then OpenVINO allocates the output itself.
+        shape = output.partial_shape
         self._output_shape = tuple(shape.to_shape()) if shape.is_static else None
+        self._output_type = output.element_type.to_dtype()
         self.effective: dict[str, object] = {
-            "runtime": f"openvino {ov.__version__.partition('-')[0]}"
+            "runtime": f"openvino {ov.__version__.partition('-')[0]}",
+            **effective_properties(compiled),
+            "batch": target.batch,
+            "device": _device_name(target.device),
         }
-        supported = {str(name) for name in compiled.get_property("SUPPORTED_PROPERTIES")}
-        for name, reported in _REPORTED.items():
-            # None: this device does not tell (AUTO and NPU know fewer properties than CPU)
-            known = name in supported
-            self.effective[reported] = _plain(compiled.get_property(name)) if known else None
-        self.effective["device"] = _device_name(target.device)
 
     def infer(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Run once; see `Backend.infer`."""
         if self._request is None:
-            raise UserError("the model is closed; load it again")
+            raise TargetError("closed", "the model is closed; load it again")
         # Shared memory: the input is read, and the output written, in place. OpenVINO holds no
         # reference to the arrays, so that both must have a name here until it is done.
         x = np.ascontiguousarray(x)
         self._request.set_input_tensor(ov.Tensor(x, shared_memory=True))
         if self._output_shape is None:
             self._request.infer()
-            return np.array(self._request.get_output_tensor().data, dtype=np.float32)
-        output = np.empty(self._output_shape, dtype=np.float32)
-        self._request.set_output_tensor(ov.Tensor(output, shared_memory=True))
+            return np.array(self._request.get_output_tensor(self._output).data)
+        output = np.empty(self._output_shape, dtype=self._output_type)
+        self._request.set_output_tensor(self._output, ov.Tensor(output, shared_memory=True))
         self._request.infer()
         return output
 
@@ -92,27 +86,122 @@ class OpenVinoBackend:
         self._compiled = None
 
 
-def properties(target: Target) -> dict[str, object]:
-    """What a target means to OpenVINO: one synchronous request, explicit precision.
+def compile_file(
+    path: Path,
+    target: Target,
+    shape: Sequence[int] | None = None,
+    cache: Path | None = None,
+) -> ov.CompiledModel:
+    """Compile an IR or ONNX file with the settings of a target.
+
+    Args:
+        path: `.xml` or `.onnx`.
+        target: an OpenVINO target.
+        shape: the input's, batch 1, -1 where any size goes; used where the file leaves it open.
+        cache: OpenVINO's model cache, a folder.
 
     Raises:
-        UserError: an option that the device has not.
+        TargetError: an option or a shape that the device or the model has not, or a file that
+            OpenVINO cannot load.
     """
-    settings: dict[str, object] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "PERFORMANCE_HINT_NUM_REQUESTS": 1,
+    settings = properties(target)
+    if cache is not None:
+        settings["CACHE_DIR"] = str(cache)
+    try:
+        graph = core().read_model(path)
+        _fix_shape(graph, target, shape)
+        return core().compile_model(graph, target.device, settings)
+    except RuntimeError as error:
+        raise TargetError(
+            "cannot load",
+            f"target {target}: OpenVINO cannot load {path.name} "
+            f"({_reason(error)}); try another device or precision",
+        ) from error
+
+
+def effective_properties(compiled: ov.CompiledModel) -> dict[str, object]:
+    """What a compiled model says it does: precision, threads, streams, hint and devices.
+
+    A property that the device does not tell (AUTO and NPU know fewer than CPU) is None.
+    """
+    supported = {str(name) for name in compiled.get_property("SUPPORTED_PROPERTIES")}
+    return {
+        reported: _plain(compiled.get_property(name)) if name in supported else None
+        for name, reported in _REPORTED.items()
     }
+
+
+def properties(target: Target) -> dict[str, object]:
+    """What a target means to OpenVINO: by default one synchronous request; explicit precision.
+
+    Raises:
+        TargetError: an option that the device has not.
+    """
+    hint = target.options.get("hint", "latency")
+    settings: dict[str, object] = {"PERFORMANCE_HINT": hint.upper()}
+    streams = target.options.get("streams")
+    if hint == "latency" and streams is None:
+        settings["PERFORMANCE_HINT_NUM_REQUESTS"] = 1
     # Without a hint, a CPU with AMX or AVX512-BF16 runs an fp32 IR in bf16, a GPU in fp16.
     # NPUs have no f32 arithmetic at all.
     default = "f16" if target.device.startswith("NPU") else "f32"
     settings["INFERENCE_PRECISION_HINT"] = target.options.get("precision", default)
-    if target.device == "CPU":
+    if streams is not None:
+        if target.device != "CPU" and not target.device.startswith("GPU"):
+            raise TargetError(
+                "wrong option",
+                f"target {target}: option streams is for openvino:CPU and openvino:GPU; remove it",
+            )
+        settings["NUM_STREAMS"] = int(streams)
+    elif target.device == "CPU" and hint == "latency":
         settings["NUM_STREAMS"] = 1
     if target.threads is not None:
         if target.device != "CPU":
-            raise UserError(f"target {target}: option threads is for openvino:CPU; remove it")
+            raise TargetError(
+                "wrong option",
+                f"target {target}: option threads is for openvino:CPU; remove it",
+            )
         settings["INFERENCE_NUM_THREADS"] = target.threads
     return settings
+
+
+def _fix_shape(graph: ov.Model, target: Target, shape: Sequence[int] | None) -> None:
+    """Give the input the target's batch, and the contract's size where the file leaves it open."""
+    found = graph.inputs[0].partial_shape
+    if found.rank.is_dynamic and shape is None:
+        raise _dynamic(target, found)
+    wanted = (
+        ov.PartialShape(list(shape))
+        if shape is not None and found.is_dynamic
+        else ov.PartialShape(str(found))
+    )
+    if target.batch > 1 or wanted[0].is_dynamic:
+        wanted[0] = target.batch
+    if wanted.is_dynamic and target.device.startswith("NPU"):
+        raise _dynamic(target, found)
+    if wanted == found:
+        return
+    try:
+        graph.reshape(wanted)
+    except RuntimeError as error:
+        raise TargetError(
+            "wrong option" if target.batch > 1 else "dynamic shape",
+            f"target {target}: the model of input {found} cannot be given {wanted} "
+            f"({_reason(error)}); remove batch, or export it with that shape",
+        ) from error
+
+
+def _dynamic(target: Target, shape: ov.PartialShape) -> TargetError:
+    return TargetError(
+        "dynamic shape",
+        f"target {target}: {target.device} needs a static input, the model's is {shape}; "
+        "use the core preset, or export it with one size",
+    )
+
+
+def _index(outputs: Sequence[ov.ConstOutput], name: str) -> int:
+    """The output that the contract names; the first where the file names none so."""
+    return next((i for i, output in enumerate(outputs) if name in output.get_names()), 0)
 
 
 def _device_name(device: str) -> str:

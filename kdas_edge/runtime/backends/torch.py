@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle
-from kdas_edge.errors import UserError
+from kdas_edge.runtime.failures import TargetError
 from kdas_edge.runtime.targets import Target
 
 _DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
@@ -39,7 +39,14 @@ class TorchBackend:
         from kdas_edge.models.checkpoints import load_network
 
         if target.threads is not None and not target.device.startswith("cpu"):
-            raise UserError(f"target {target}: option threads is for torch:cpu; remove it")
+            raise TargetError(
+                "wrong option", f"target {target}: option threads is for torch:cpu; remove it"
+            )
+        for option in ("streams", "hint"):
+            if option in target.options:
+                raise TargetError(
+                    "wrong option", f"target {target}: torch has no {option}; remove the option"
+                )
         path = bundle.file(model.path)
         self._device = torch.device(target.device.replace(".", ":"))
         self._threads = target.threads or torch.get_num_threads()
@@ -57,20 +64,21 @@ class TorchBackend:
             "streams": 1,
             "hint": "eager",
             "devices": [str(self._device)],
+            "batch": target.batch,
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "CPU",
         }
 
     def infer(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Run once; see `Backend.infer`."""
         if self._network is None:
-            raise UserError("the model is closed; load it again")
+            raise TargetError("closed", "the model is closed; load it again")
         # The thread count belongs to the process, and another backend may have changed it.
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         with torch.inference_mode(), _full_precision(), self._cast():
             z1, z2 = self._network(torch.from_numpy(np.ascontiguousarray(x)).to(self._device))
             polyp = torch.sigmoid(z1.float() + z2.float())
-        # (1, 1, S, S) -> (1, 2, S, S); the copy to the host waits for the GPU
+        # (B, 1, S, S) -> (B, 2, S, S); the copy to the host waits for the GPU
         output: NDArray[np.float32] = torch.cat([1 - polyp, polyp], dim=1).cpu().numpy()
         return output
 

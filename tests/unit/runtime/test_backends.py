@@ -7,7 +7,13 @@ from tiny_bundle import make_tiny_bundle, probability, rewrite_manifest, scene
 
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.errors import UserError
-from kdas_edge.runtime.backends import available_devices, open_backend, runtime_devices
+from kdas_edge.runtime.backends import (
+    available_devices,
+    open_backend,
+    present_targets,
+    runtime_devices,
+)
+from kdas_edge.runtime.failures import TargetError
 from kdas_edge.runtime.segmenter import preprocess
 from kdas_edge.runtime.targets import parse_target
 
@@ -96,6 +102,55 @@ def test_onnxruntime_refuses_a_precision_that_it_would_ignore(bundle):
         open_backend(bundle, "fp32", parse_target("onnxruntime:CPU:precision=bf16"))
 
 
+def test_onnxruntime_tells_the_session_options_that_it_really_used(bundle):
+    effective = open_backend(bundle, "fp32", parse_target(ONNXRUNTIME)).effective
+    assert effective["graph_optimization"] == "enable_all"
+    assert effective["hint"] == "sequential" and effective["inter_op_threads"] == 1
+    assert isinstance(effective["provider_options"], dict)
+
+
+@pytest.mark.parametrize("options", ["streams=2", "hint=throughput:streams=2"])
+def test_openvino_takes_streams_and_a_hint_and_says_what_it_made_of_them(bundle, options):
+    target = parse_target(f"openvino:CPU:threads=2:{options}")
+    effective = open_backend(bundle, "fp32", target).effective
+    assert effective["streams"] == 2
+    assert effective["hint"] == ("THROUGHPUT" if "hint" in options else "LATENCY")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_batch_gives_one_map_for_each_frame(bundle, precision):
+    frames = [scene(64, 64, seed) for seed in range(3)]
+    backend = open_backend(bundle, precision, parse_target(OPENVINO + ":batch=3"))
+    x = np.concatenate([preprocess(frame, bundle.manifest) for frame in frames])
+    together = backend.infer(x)
+    assert together.shape == (3, 2, 64, 64) and backend.effective["batch"] == 3
+    alone = open_backend(bundle, precision, parse_target(OPENVINO))
+    for index in range(3):
+        np.testing.assert_allclose(together[index], alone.infer(x[index : index + 1])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("onnxruntime:CPU:batch=2", "is for batch 1"),
+        ("onnxruntime:CPU:streams=2", "has no streams"),
+        ("onnxruntime:CPU:hint=latency", "has no hint"),
+        ("openvino:AUTO:streams=2", "openvino:CPU and openvino:GPU"),
+    ],
+)
+def test_an_option_that_a_runtime_has_not_is_a_wrong_option(bundle, target, words):
+    with pytest.raises(TargetError, match=words) as caught:
+        open_backend(bundle, "fp32", parse_target(target))
+    assert caught.value.kind == "wrong option" and "\n" not in str(caught.value)
+
+
+def test_present_targets_are_all_devices_but_auto():
+    found = [str(target) for target in present_targets(("openvino", "onnxruntime"))]
+    assert {"openvino:CPU", "onnxruntime:CPU"} <= set(found)
+    assert "openvino:AUTO" not in found
+    assert not any(target.startswith("torch") for target in found)
+
+
 def test_present_devices_are_listed_by_runtime():
     devices = available_devices()
     assert set(devices) == {"openvino", "onnxruntime", "torch"}
@@ -108,9 +163,10 @@ def test_an_absent_device_is_refused_and_the_present_ones_listed(bundle, text):
     target = parse_target(text)
     if target.device in runtime_devices(target.runtime):
         pytest.skip(f"this machine has {text}")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(TargetError) as caught:
         open_backend(bundle, "fp32", target)
     assert f"present: {target.runtime}:CPU" in str(caught.value)
+    assert caught.value.kind == "device absent"
     assert "\n" not in str(caught.value)
 
 

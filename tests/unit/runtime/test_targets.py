@@ -9,6 +9,8 @@ def test_a_target_is_read_and_written_back_unchanged():
         assert str(parse_target(text)) == text
     assert parse_target("openvino:CPU:threads=4").threads == 4
     assert parse_target("torch:cpu").threads is None
+    assert parse_target("torch:cpu").batch == 1
+    assert parse_target("openvino:CPU:hint=throughput:streams=2:batch=4").batch == 4
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,10 @@ def test_a_target_is_read_and_written_back_unchanged():
         ("", "known: openvino"),
         ("openvino:CPU.x", "known: CPU, GPU"),
         ("openvino:CPU:threads=1:threads=2", "twice"),
+        ("openvino:CPU:stream=1", "did you mean 'streams'"),
+        ("openvino:CPU:streams=0", "a whole number above 0"),
+        ("openvino:CPU:hint=speed", "latency or throughput"),
+        ("openvino:CPU:batch=two", "a whole number above 0"),
     ],
 )
 def test_a_wrong_target_is_one_line_that_names_the_word_and_what_is_known(text, word):
