@@ -13,7 +13,9 @@ def report(
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", help="The page, or a folder for report.html, pareto.png and .svg."),
+        typer.Option(
+            "--out", help="The page, or a folder for report.html. Plots are written beside it."
+        ),
     ] = Path("report.html"),
     bundle: Annotated[
         list[Path] | None,

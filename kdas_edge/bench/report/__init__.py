@@ -14,7 +14,7 @@ _NEEDED = {"altair": "altair", "jinja2": "jinja2", "vl_convert": "vl-convert-pyt
 
 
 def write_page(path: Path, results: dict[str, Any], overlays: "Sequence[Case]" = ()) -> None:
-    """Write one self-contained HTML page, and `pareto.png` and `pareto.svg` beside it.
+    """Write one self-contained HTML page, and every plot as PNG and SVG beside it.
 
     Args:
         path: the `.html` file.

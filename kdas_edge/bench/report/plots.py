@@ -1,16 +1,12 @@
-"""Plots of a benchmark with Altair: for the page, and as PNG and SVG files."""
+"""Accuracy against latency, and accuracy against size, with Altair."""
 
 from typing import TYPE_CHECKING, Any
 
+from kdas_edge.bench.report import theme
 from kdas_edge.bench.report.tables import main_accuracies
 
 if TYPE_CHECKING:
     import altair as alt
-
-# Okabe–Ito, without black (invisible on dark) and yellow (invisible on white)
-COLORS = ("#D55E00", "#CC79A7", "#0072B2", "#009E73", "#E69F00", "#56B4E9")
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 
 def points(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -25,6 +21,7 @@ def points(results: dict[str, Any]) -> list[dict[str, Any]]:
                 {
                     "model": f"{row['model']} {row['precision']}",
                     "target": target_label(row),
+                    "runtime": row["target"].partition(":")[0],
                     "data set": dataset,
                     "p50 ms": row["latency"]["p50"],
                     "p90 ms": row["latency"]["p90"],
@@ -39,19 +36,39 @@ def points(results: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+def sizes(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of records of `points` one per file and data set: threads and machines do not change them."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in records:
+        if record["MB"] > 0:
+            key = tuple(record[name] for name in ("model", "runtime", "data set", "MB"))
+            found.setdefault(key, record)
+    return list(found.values())
+
+
 def target_label(row: dict[str, Any]) -> str:
     """The target, with the machine where results of several were joined."""
     return f"{row['target']} · {row['machine']}" if row.get("machine") else row["target"]
 
 
-def pareto_front(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records that no other one beats in both latency and Dice, fastest first, per data set."""
+def model_names(results: dict[str, Any]) -> list[str]:
+    """Model and precision of every row, in the order in which all plots colour them."""
+    return list(dict.fromkeys(f"{row['model']} {row['precision']}" for row in results["rows"]))
+
+
+def pareto_front(records: list[dict[str, Any]], cost: str = "p50 ms") -> list[dict[str, Any]]:
+    """Records that no other one beats in both cost and Dice, cheapest first, per data set.
+
+    Args:
+        records: of `points` or `sizes`.
+        cost: the field that should be small: `p50 ms` or `MB`.
+    """
     front: list[dict[str, Any]] = []
     for dataset in dict.fromkeys(record["data set"] for record in records):
         best = -1.0
         for record in sorted(
             (r for r in records if r["data set"] == dataset),
-            key=lambda r: (r["p50 ms"], -r["Dice"]),
+            key=lambda r: (r[cost], -r["Dice"]),
         ):
             if record["Dice"] > best:
                 front.append(record)
@@ -61,37 +78,57 @@ def pareto_front(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def pareto_chart(results: dict[str, Any]) -> "alt.TopLevelMixin":
     """Dice against median latency, one panel per data set; bars of latency without accuracies."""
-    import altair as alt
-
     records = points(results)
     if not records:
         return _latency_bars(results)
-    models = list(dict.fromkeys(record["model"] for record in records))
-    targets = list(dict.fromkeys(record["target"] for record in records))
+    return _tradeoff(results, records, "p50 ms", "median latency, ms (log scale)", "target")
+
+
+def size_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
+    """Dice against the size of the files on disk; None without both."""
+    records = sizes(points(results))
+    if not records:
+        return None
+    return _tradeoff(results, records, "MB", "size on disk, MB (log scale)", "runtime")
+
+
+def _tradeoff(
+    results: dict[str, Any],
+    records: list[dict[str, Any]],
+    cost: str,
+    title: str,
+    by_shape: str,
+) -> "alt.TopLevelMixin":
+    """Points with intervals and the front of those that nothing beats, one panel per data set."""
+    import altair as alt
+
+    present = {record["model"] for record in records}
+    names = model_names(results)
+    models = [name for name in names if name in present]
+    kinds = list(dict.fromkeys(record[by_shape] for record in records))
+    if len(kinds) == 1:
+        # nothing to tell apart by shape but the models, which colour alone should not do
+        by_shape, kinds = "model", models
     sets = list(dict.fromkeys(record["data set"] for record in records))
-    fast, slow = min(r["p50 ms"] for r in records), max(r["p50 ms"] for r in records)
+    least, most = min(r[cost] for r in records), max(r[cost] for r in records)
     x = alt.X(
-        "p50 ms:Q",
-        title="median latency, ms (log scale)",
+        f"{cost}:Q",
+        title=title,
         axis=alt.Axis(grid=False, tickCount=5, format="~r"),
-        scale=alt.Scale(type="log", domain=[fast / 1.3, slow * 1.3], nice=False),
+        scale=alt.Scale(type="log", domain=[least / 1.3, most * 1.3], nice=False),
     )
-    y_title = "Dice, protocol deploy"
     low, high = min(r["low"] for r in records), max(r["high"] for r in records)
     pad = max(0.01, (high - low) * 0.05)
+    y_title = "Dice, protocol deploy"
     y_scale = alt.Scale(domain=[max(0, low - pad), min(1, high + pad)], zero=False, nice=False)
-    color = alt.Color("model:N", sort=models, title="model").scale(
-        domain=models, range=[COLORS[i % len(COLORS)] for i in range(len(models))]
-    )
-    shape = alt.Shape("target:N", sort=targets, title="target").scale(
-        domain=targets, range=[SHAPES[i % len(SHAPES)] for i in range(len(targets))]
-    )
+    color = theme.color("model", models)
     chosen = alt.selection_point(fields=["model"], bind="legend", name="chosen")
-    faint = alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.15))
     base = alt.Chart()
     line = (
         base.transform_filter("datum.front")
-        .mark_line(interpolate="step-after", strokeDash=[4, 4], color="#8a8f98", strokeWidth=1.5)
+        .mark_line(
+            interpolate="step-after", strokeDash=[4, 4], color=theme.NEUTRAL, strokeWidth=1.5
+        )
         .encode(x=x, y=alt.Y("Dice:Q", title=y_title, scale=y_scale))
     )
     bars = base.mark_rule(strokeWidth=1.5).encode(
@@ -105,8 +142,8 @@ def pareto_chart(results: dict[str, Any]) -> "alt.TopLevelMixin":
         x=x,
         y=alt.Y("Dice:Q", title=y_title, scale=y_scale),
         color=color,
-        shape=shape,
-        opacity=faint,
+        shape=theme.shape(by_shape, kinds),
+        opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.15)),
         tooltip=[
             alt.Tooltip("model:N"),
             alt.Tooltip("target:N"),
@@ -121,7 +158,7 @@ def pareto_chart(results: dict[str, Any]) -> "alt.TopLevelMixin":
             alt.Tooltip("MB:Q", format=".2f"),
         ],
     )
-    front = [id(record) for record in pareto_front(records)]
+    front = [id(record) for record in pareto_front(records, cost)]
     values = [{**record, "front": id(record) in front} for record in records]
     width = 560 if len(sets) == 1 else 300
     layered = alt.layer(line, bars, marks).properties(width=width, height=300)
@@ -130,7 +167,7 @@ def pareto_chart(results: dict[str, Any]) -> "alt.TopLevelMixin":
         data=alt.Data(values=values),
         columns=3,
     ).add_params(chosen)
-    return _finish(chart)
+    return theme.finish(chart)
 
 
 def _latency_bars(results: dict[str, Any]) -> "alt.TopLevelMixin":
@@ -153,33 +190,9 @@ def _latency_bars(results: dict[str, Any]) -> "alt.TopLevelMixin":
             x=alt.X("p50 ms:Q", title="median latency, ms"),
             y=alt.Y("model:N", sort=models, title=None),
             row=alt.Row("target:N", title=None),
-            color=alt.Color("model:N", sort=models, legend=None).scale(
-                domain=models, range=[COLORS[i % len(COLORS)] for i in range(len(models))]
-            ),
+            color=theme.color("model", models).legend(None),
             tooltip=["model:N", "target:N", alt.Tooltip("p50 ms:Q", format=".2f")],
         )
         .properties(width=560)
     )
-    return _finish(chart)
-
-
-def _finish(chart: Any) -> "alt.TopLevelMixin":
-    finished: alt.TopLevelMixin = (
-        chart.configure(font=FONT, background="transparent")
-        .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
-        .configure_legend(
-            orient="bottom",
-            direction="vertical",
-            labelFontSize=12,
-            titleFontSize=12,
-            labelLimit=420,
-            symbolSize=110,
-            symbolOpacity=1,
-            # the shapes of the targets, visible on white and on dark
-            symbolBaseFillColor="#8a8f98",
-            symbolBaseStrokeColor="#8a8f98",
-        )
-        .configure_header(labelFontSize=13)
-        .configure_view(stroke=None)
-    )
-    return finished
+    return theme.finish(chart)

@@ -1,0 +1,108 @@
+"""How the latencies of each row are distributed: one small histogram per row."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdas_edge.bench.report import theme
+from kdas_edge.bench.report.plots import model_names, target_label
+
+if TYPE_CHECKING:
+    import altair as alt
+
+_BINS = 30
+# Beyond this percentile a single stall would squeeze all others into one bin.
+_SHOWN = 99
+
+
+def histogram(samples: list[float]) -> tuple[list[dict[str, float]], int]:
+    """Bins of a row's latencies.
+
+    Args:
+        samples: milliseconds.
+
+    Returns:
+        Bins of equal width with `from`, `to` (ms) and `count`, from the fastest inference to the
+        99th percentile, and how many inferences were slower than that.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    end = float(np.percentile(values, _SHOWN))
+    shown = values[values <= end]
+    counts, edges = np.histogram(shown, bins=min(_BINS, max(1, len(shown))))
+    bins = [
+        {"from": float(edges[i]), "to": float(edges[i + 1]), "count": int(count)}
+        for i, count in enumerate(counts)
+    ]
+    return bins, int(len(values) - len(shown))
+
+
+def latency_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
+    """A histogram of every row's inferences with its median and p90; None without samples."""
+    import altair as alt
+
+    values, titles = [], []
+    for row in results["rows"]:
+        samples = row.get("latency", {}).get("samples")
+        if not samples:
+            continue
+        bins, beyond = histogram(samples)
+        model = f"{row['model']} {row['precision']}"
+        title = f"{model}, {target_label(row)}"
+        # two rows of one name (a target given twice) must not share a panel
+        while title in titles:
+            title += " "
+        titles.append(title)
+        shared = {"row": title, "model": model, "slower": beyond}
+        values += [{**shared, "kind": "bin", **item} for item in bins]
+        values += [{**shared, "kind": name, "at": row["latency"][name]} for name in ("p50", "p90")]
+    if not values:
+        return None
+    models = [name for name in model_names(results) if name in {v["model"] for v in values}]
+    x = alt.X("from:Q", title="ms", axis=alt.Axis(grid=False, tickCount=5), scale={"zero": False})
+    bars = (
+        alt.Chart()
+        .transform_filter("datum.kind == 'bin'")
+        .mark_rect(opacity=0.8)
+        .encode(
+            x=x,
+            x2="to:Q",
+            y=alt.Y("zero:Q", title="inferences", axis=alt.Axis(grid=False, tickCount=3)),
+            y2="count:Q",
+            color=theme.color("model", models),
+            tooltip=[
+                alt.Tooltip("row:N"),
+                alt.Tooltip("from:Q", format=".2f", title="from ms"),
+                alt.Tooltip("to:Q", format=".2f", title="to ms"),
+                alt.Tooltip("count:Q", title="inferences"),
+                alt.Tooltip("slower:Q", title="slower than the last bin"),
+            ],
+        )
+    )
+    lines = (
+        alt.Chart()
+        .transform_filter("datum.kind != 'bin'")
+        .mark_rule(strokeWidth=2, color=theme.NEUTRAL)
+        .encode(
+            x=alt.X("at:Q", title="ms"),
+            strokeDash=alt.StrokeDash("kind:N", title="line").scale(
+                domain=["p50", "p90"], range=[[1, 0], [4, 3]]
+            ),
+            tooltip=[
+                alt.Tooltip("row:N"),
+                alt.Tooltip("kind:N", title="percentile"),
+                alt.Tooltip("at:Q", format=".2f", title="ms"),
+            ],
+        )
+    )
+    chart = (
+        alt.layer(bars, lines)
+        .transform_calculate(zero="0")
+        .properties(width=440, height=90)
+        .facet(
+            alt.Facet("row:N", title=None, sort=titles, header=alt.Header(labelAnchor="start")),
+            data=alt.Data(values=values),
+            columns=2,
+        )
+        .resolve_scale(x="independent", y="independent")
+    )
+    return theme.finish(chart)
