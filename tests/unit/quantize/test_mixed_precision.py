@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from tiny_student import SIZE, TinyStudent
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from kdas_edge.data.dataset import ResidentSet
 from kdas_edge.export.cost import openvino_latencies
+from kdas_edge.export.onnx import to_onnx
 from kdas_edge.export.openvino import fake_quantize_operators, import_openvino, to_openvino
 from kdas_edge.models.checkpoints import BEST
 from kdas_edge.quantize.mixed import MixedNetwork, fewest
@@ -160,7 +162,7 @@ def test_a_mixed_network_survives_the_disk(
     assert torch.equal(logits(again, student), logits(mixed.network, student))
 
 
-def test_a_mixed_network_exports_to_openvino_and_agrees(
+def test_a_mixed_network_exports_to_openvino_and_onnx_and_agrees(
     student: TinyStudent, mixed: MixedNetwork, halfway: Path
 ) -> None:
     restored, _ = load_quantized(halfway)
@@ -175,6 +177,11 @@ def test_a_mixed_network_exports_to_openvino_and_agrees(
     frames = student.inputs(student.frames)
     found = np.concatenate([compiled(x.numpy())[0][:, 1] > 0.5 for x in frames])
     assert (found != expected).mean() < 0.01
+
+    session = onnxruntime.InferenceSession(to_onnx(restored, SIZE).SerializeToString())
+    name = session.get_inputs()[0].name
+    maps = [np.asarray(session.run(None, {name: x.numpy()})[0]) for x in frames]
+    assert (np.concatenate([x[:, 1] > 0.5 for x in maps]) != expected).mean() < 0.01
 
 
 def test_latencies_of_a_mixed_network_are_measured_beside_the_float_one(
