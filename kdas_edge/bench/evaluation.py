@@ -1,6 +1,5 @@
 """`kdas-edge eval`: one model, or one folder of maps, on data sets; the result as JSON."""
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from kdas_edge.bench.accuracy import (
 )
 from kdas_edge.bench.models import describe, is_checkpoint, one_line, precisions, predictor
 from kdas_edge.bundle.reader import Bundle
-from kdas_edge.console import info, progress
+from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet, Pair, list_images, test_sets
 from kdas_edge.errors import KdasEdgeError, UserError
 from kdas_edge.files import staged_directory
-from kdas_edge.metrics import paper
 from kdas_edge.runtime.backends import open_backend
 from kdas_edge.runtime.targets import Target
 
@@ -154,20 +152,14 @@ def choose_sets(data: Path, names: Sequence[str] | None = None) -> dict[str, Ima
 
 
 def choose_protocols(asked: str | None) -> tuple[Protocol, ...]:
-    """The protocols of an option's value; both by default, where both can be computed.
+    """The protocols of an option's value; both by default.
 
     Raises:
-        UserError: an unknown protocol, or `paper` asked for without PySODMetrics.
+        UserError: an unknown protocol.
     """
-    if asked is None and importlib.util.find_spec("py_sod_metrics") is None:
-        info("protocol paper left out: it needs pip install 'kdas-edge[report]'")
-        asked = "deploy"
     if asked not in (*PROTOCOLS, "both", None):
         raise UserError(f"--protocol {asked!r}: choose paper, deploy or both")
-    chosen = tuple(name for name in PROTOCOLS if asked in (name, "both", None))
-    if "paper" in chosen:
-        paper.check_installed()
-    return chosen
+    return tuple(name for name in PROTOCOLS if asked in (name, "both", None))
 
 
 def choose_precision(bundle: Bundle, target: Target, asked: str | None) -> str:

@@ -21,10 +21,7 @@ def evaluate(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(
-            "--protocol",
-            help="paper, deploy or both. Default: both; deploy on a device without PySODMetrics.",
-        ),
+        typer.Option("--protocol", help="paper, deploy or both. Default: both."),
     ] = None,
     target: Annotated[
         str | None,

@@ -41,8 +41,8 @@ def score(
 
 def score_masks(predicted: NDArray[np.bool_], mask: NDArray[np.bool_]) -> dict[str, float | None]:
     """Score a predicted (H, W) bool mask; see `score`."""
-    found, area = int(predicted.sum()), int(mask.sum())
-    hits = int((predicted & mask).sum())
+    found, area = int(np.count_nonzero(predicted)), int(np.count_nonzero(mask))
+    hits = int(np.count_nonzero(predicted & mask))
     union = found + area - hits
     background = mask.size - area
     return {

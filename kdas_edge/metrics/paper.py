@@ -18,16 +18,16 @@ References:
     [4] Margolin et al., "How to Evaluate Foreground Maps?", CVPR 2014 (weighted F).
 """
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.errors import UserError
+from kdas_edge.metrics import structure
+from kdas_edge.metrics.geometry import MaskGeometry
 
 METRICS = ("mDice", "mIoU", "MAE", "Smeasure", "Emeasure", "wFmeasure", "Dice@0.5", "IoU@0.5")
 # a runtime's fused sigmoid and the resize may step over 0 or 1 by a few units of float32
@@ -35,6 +35,8 @@ ROUNDING = 1e-5
 THRESHOLDS: NDArray[np.float64] = np.arange(256) / 255
 _HALF = 128  # the first threshold t with t / 255 >= 0.5
 _EPS = np.spacing(1)
+# OpenCV counts in float32, which holds every integer up to this
+_EXACT_IN_FLOAT = 2**24
 
 
 @dataclass(frozen=True)
@@ -59,55 +61,51 @@ def score(probability: NDArray[Any], mask: NDArray[np.bool_]) -> dict[str, float
     return measure(probability, mask).values
 
 
-def measure(probability: NDArray[Any], mask: NDArray[np.bool_]) -> PaperScore:
+def measure(
+    probability: NDArray[Any], mask: NDArray[np.bool_], geometry: MaskGeometry | None = None
+) -> PaperScore:
     """Score one probability map against its mask.
 
     Args:
         probability: (H, W), float in 0…1, or uint8 in 0…255.
         mask: (H, W) bool, True on polyp.
+        geometry: of the mask, where several maps are scored on it.
 
     Returns:
         The measures and the E-measure curve.
 
     Raises:
-        UserError: the `report` extra, which brings PySODMetrics, is not installed.
         ValueError: shapes that differ, or a float map outside 0…1 or not finite.
     """
-    stretched = stretch(probability, mask)
-    hits, predicted = _counts(stretched, mask)
-    area = int(mask.sum())
+    values, low, span = _affine(probability, mask)
+    level = _levels(values, low, span)
+    predicted = _at_least(level)
+    if geometry is None and mask.any():
+        geometry = MaskGeometry(mask)
+    if geometry is None:
+        # PySODMetrics' conventions for a mask without a polyp
+        mean = (float(values.mean(dtype=np.float64)) - low) / span
+        area, hits = 0, np.zeros_like(predicted)
+        places = structure.Structure(s_measure=1 - mean, weighted_f=0.0, mean_error=mean)
+    else:
+        area = geometry.area
+        hits = _at_least(level[geometry.box], geometry.pixels[geometry.box])
+        places = structure.measure(values, low, span, geometry)
     dice = 2 * hits / np.maximum(predicted + area, 1)
-    union = predicted + area - hits
-    iou = hits / np.maximum(union, 1)
+    iou = hits / np.maximum(predicted + area - hits, 1)
     curve = _e_curve(hits, predicted, area, mask.size)
-    s_measure, weighted_f = _structure_measures(stretched, mask)
     return PaperScore(
         {
             "mDice": float(dice.mean()),
             "mIoU": float(iou.mean()),
-            "MAE": float(np.abs(stretched - mask).mean()),
-            "Smeasure": s_measure,
+            "MAE": places.mean_error,
+            "Smeasure": places.s_measure,
             "Emeasure": float(curve.mean()),
-            "wFmeasure": weighted_f,
+            "wFmeasure": places.weighted_f,
             "Dice@0.5": float(dice[_HALF]),
             "IoU@0.5": float(iou[_HALF]),
         },
         curve,
-    )
-
-
-def check_installed() -> None:
-    """Refuse the protocol where PySODMetrics is absent, before any long work.
-
-    Raises:
-        UserError: names the remedy.
-    """
-    # find_spec before every image would cost more than the import did
-    if "py_sod_metrics" in sys.modules or importlib.util.find_spec("py_sod_metrics") is not None:
-        return
-    raise UserError(
-        "the paper protocol needs PySODMetrics; install it with pip install 'kdas-edge[report]', "
-        "or use --protocol deploy"
     )
 
 
@@ -122,28 +120,64 @@ def stretch(probability: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.fl
     Raises:
         ValueError: shapes that differ, or a float map outside 0…1 or not finite.
     """
+    values, low, span = _affine(probability, mask)
+    return (values.astype(np.float64) - low) / span
+
+
+def _affine(
+    probability: NDArray[Any], mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.floating[Any]], float, float]:
+    """The map as floats, and `low` and `span` so that `(map − low) / span` is the stretched one."""
     if probability.shape != mask.shape:
         raise ValueError(f"map {probability.shape} and mask {mask.shape} differ in shape")
-    values = probability / 255 if probability.dtype == np.uint8 else probability.astype(np.float64)
+    unit = 1.0
+    values = probability
+    if probability.dtype == np.uint8:
+        values, unit = probability.astype(np.float32), 255.0
+    elif probability.dtype not in (np.float32, np.float64):
+        values = probability.astype(np.float64)
     low, high = float(values.min()), float(values.max())
-    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # also true for NaN
+    if not (low >= -ROUNDING and high <= unit * (1 + ROUNDING)):  # also true for NaN
         raise ValueError(f"probabilities lie in 0…1, these in {low}…{high}")
-    return (values - low) / (high - low) if high > low else values
+    values = np.ascontiguousarray(values)
+    return (values, low, high - low) if high > low else (values, 0.0, unit)
 
 
-def _counts(
-    stretched: NDArray[np.float64], mask: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """True positives and predicted pixels at each of the 256 thresholds, in one pass."""
-    level = (stretched * 255).astype(np.int64)
-    # The product rounds; a pixel that lies on a threshold must fall on the side where the
-    # comparison `map >= t / 255` puts it. PySODMetrics truncates here and loses such pixels.
-    level += stretched >= THRESHOLDS[np.minimum(level + 1, 255)]
-    level = np.minimum(level, 255)
-    level -= stretched < THRESHOLDS[level]
-    inside = np.bincount(level[mask], minlength=256)
-    everywhere = np.bincount(level.ravel(), minlength=256)
-    return np.cumsum(inside[::-1])[::-1], np.cumsum(everywhere[::-1])[::-1]
+def _levels(values: NDArray[np.floating[Any]], low: float, span: float) -> NDArray[np.uint8]:
+    """The largest t of each pixel with `(value − low) / span >= t / 255`, (H, W) uint8.
+
+    The product rounds. A pixel that lies on a threshold must fall on the side where the comparison
+    puts it, so that the few that rounding could move are compared one by one. PySODMetrics
+    truncates here and loses such pixels.
+    """
+    kind = values.dtype.type
+    doubt = kind(2e-4 if kind is np.float32 else 1e-9)
+    scaled = values - kind(low)
+    below = values < kind(low + span) if kind is np.float32 else scaled < span
+    scaled *= kind(255 / span)
+    scaled += doubt
+    level = scaled.astype(np.uint8)
+    # only the maximum reaches the last threshold, and many pixels may be saturated there
+    level -= ((level == 255) & below).view(np.uint8)
+    scaled -= 2 * doubt
+    lower = scaled.astype(np.uint8)
+    doubtful = np.flatnonzero((level != lower) & (level < 255))
+    if len(doubtful):
+        exact = (values.ravel()[doubtful].astype(np.float64) - low) / span
+        flat = level.ravel()
+        flat[doubtful] -= exact < THRESHOLDS[flat[doubtful]]
+    return level
+
+
+def _at_least(level: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> NDArray[np.int64]:
+    """(256,) pixels, in the mask if there is one, whose level is at least t."""
+    level = np.ascontiguousarray(level)
+    if level.size < _EXACT_IN_FLOAT:
+        inside = None if mask is None else np.ascontiguousarray(mask)
+        counts = cv2.calcHist([level], [0], inside, [256], [0, 256]).ravel().astype(np.int64)
+    else:
+        counts = np.bincount(level.ravel() if mask is None else level[mask > 0], minlength=256)
+    return np.asarray(np.cumsum(counts[::-1])[::-1], dtype=np.int64)
 
 
 def _e_curve(
@@ -170,16 +204,3 @@ def _e_curve(
         alignment = 2 * a * b / (a**2 + b**2 + _EPS)
         total += (alignment + 1) ** 2 / 4 * pixels
     return total / (size - 1 + _EPS)
-
-
-def _structure_measures(
-    stretched: NDArray[np.float64], mask: NDArray[np.bool_]
-) -> tuple[float, float]:
-    """S-measure ([2]) and weighted F-measure ([4]), as PySODMetrics computes them."""
-    check_installed()
-    from py_sod_metrics import Smeasure, WeightedFmeasure
-
-    structure, weighted = Smeasure(), WeightedFmeasure()
-    structure.step(stretched, mask, normalize=False)
-    weighted.step(stretched, mask, normalize=False)
-    return float(structure.get_results()["sm"]), float(weighted.get_results()["wfm"])

@@ -106,3 +106,94 @@ def test_a_probability_that_rounding_lifts_over_one_is_accepted() -> None:
     values = np.array([[1 + 2**-23, 0.0], [0.9, 0.1]], np.float32)
     clipped = np.minimum(values, np.float32(1))
     assert paper.score(values, mask) == pytest.approx(paper.score(clipped, mask), abs=1e-6)
+
+
+def reference(probability, mask):
+    """S-measure, weighted F and MAE by PySODMetrics."""
+    from py_sod_metrics import MAE, Smeasure, WeightedFmeasure
+
+    stretched = paper.stretch(probability, mask)
+    measures = Smeasure(), WeightedFmeasure(), MAE()
+    for one in measures:
+        one.step(stretched, mask, normalize=False)
+    keys = ("sm", "wfm", "mae")
+    return [one.get_results()[key] for one, key in zip(measures, keys, strict=True)]
+
+
+def structure(probability, mask):
+    values = paper.score(probability, mask)
+    return [values[name] for name in ("Smeasure", "wFmeasure", "MAE")]
+
+
+MASKS = {
+    "disc": disc(70, 90, 30, 40, 17),
+    "at the corner": disc(70, 90, 0, 89, 12),
+    "two polyps": disc(70, 90, 15, 15, 8) | disc(70, 90, 50, 70, 11),
+    # every tie and every gap of the nearest polyp pixel occurs
+    "scattered": np.random.default_rng(5).random((70, 90)) < 0.03,
+    "one pixel": disc(70, 90, 33, 44, 1),
+    "all but one pixel": ~disc(70, 90, 33, 44, 1),
+    "full": np.ones((70, 90), bool),
+    "empty": np.zeros((70, 90), bool),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.uint8])
+def test_the_structure_measures_equal_pysodmetrics(name, kind):
+    mask = MASKS[name]
+    rng = np.random.default_rng(3)
+    probability = soft_map(rng, disc(70, 90, 34, 44, 15))
+    probability = (probability * (255 if kind is np.uint8 else 1)).astype(kind)
+    assert structure(probability, mask) == pytest.approx(reference(probability, mask), abs=1e-9)
+
+
+@pytest.mark.parametrize("background", [0.0, 1e-3, 0.3])
+def test_far_false_alarms_count_in_a_large_frame(background):
+    # larger than the surroundings in which distances are computed first
+    mask = disc(420, 500, 60, 70, 20)
+    rng = np.random.default_rng(8)
+    probability = background * rng.random(mask.shape) + 0.6 * disc(420, 500, 62, 72, 21)
+    probability[400:, 480:] = 0.5 * (background > 0)
+    assert structure(probability, mask) == pytest.approx(reference(probability, mask), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_masks_and_maps_of_any_size_equal_pysodmetrics(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(5, 60, 2)
+    mask = rng.random((height, width)) < rng.uniform(0.01, 0.6)
+    mask[rng.integers(height), rng.integers(width)] = True
+    mask[0, 0] = False
+    probability = rng.random((height, width)) ** rng.uniform(0.2, 5)
+    assert structure(probability, mask) == pytest.approx(reference(probability, mask), abs=1e-9)
+
+
+def test_a_binary_map_and_a_quadrant_without_contrast_equal_pysodmetrics():
+    mask = np.zeros((40, 40), bool)
+    mask[5:8, :] = mask[:, 5:8] = True  # an L leaves the lower right quadrant without polyp
+    probability = np.zeros((40, 40), np.float32)
+    probability[4:9, :20] = 1
+    assert structure(probability, mask) == pytest.approx(reference(probability, mask), abs=1e-9)
+
+
+def test_sharing_the_geometry_of_a_mask_changes_nothing():
+    from kdas_edge.metrics.geometry import MaskGeometry
+
+    rng = np.random.default_rng(2)
+    mask = MASKS["two polyps"]
+    shared = MaskGeometry(mask)
+    for noise in (0.05, 0.4):
+        probability = soft_map(rng, mask, noise)
+        alone, together = (paper.measure(probability, mask, g) for g in (None, shared))
+        assert alone.values == together.values
+
+
+def test_saturated_and_quantised_maps_fall_on_the_right_side_of_every_threshold():
+    rng = np.random.default_rng(4)
+    mask = disc(61, 83, 30, 40, 17)
+    for levels in (2, 3, 16, 256):
+        probability = (np.rint(soft_map(rng, mask) * (levels - 1)) / (levels - 1)).astype("f4")
+        values = paper.score(probability, mask)
+        got = (values["mDice"], values["mIoU"], values["Dice@0.5"], values["IoU@0.5"])
+        assert got == pytest.approx(brute_force(probability, mask), abs=1e-12)
