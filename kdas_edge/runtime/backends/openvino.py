@@ -98,7 +98,8 @@ def compile_file(
         path: `.xml` or `.onnx`.
         target: an OpenVINO target.
         shape: the input's, batch 1, -1 where any size goes; used where the file leaves it open.
-        cache: OpenVINO's model cache, a folder.
+        cache: OpenVINO's model cache, a folder; `shape` is then left to the file unless the
+            target has a batch.
 
     Raises:
         TargetError: an option or a shape that the device or the model has not, or a file that
@@ -108,6 +109,9 @@ def compile_file(
     if cache is not None:
         settings["CACHE_DIR"] = str(cache)
     try:
+        if cache is not None and target.batch == 1:
+            # from the path, OpenVINO finds the cached model without reading the graph
+            return core().compile_model(path, target.device, settings)
         graph = core().read_model(path)
         _fix_shape(graph, target, shape)
         return core().compile_model(graph, target.device, settings)

@@ -5,6 +5,8 @@ This is the one file of the device wing that needs torch; it is imported only fo
 
 import contextlib
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -90,6 +92,22 @@ class TorchBackend:
         if self._autocast is None:
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=self._autocast)
+
+
+def load_on(file: Path, target: Target, x: NDArray[np.generic]) -> Callable[[], object]:
+    """Load a checkpoint on a target; what is returned runs it once on `x`, synchronously."""
+    from kdas_edge.models.checkpoints import load_network
+
+    if target.threads is not None:
+        torch.set_num_threads(target.threads)
+    device = torch.device(target.device.replace(".", ":"))
+    network = load_network(file)[0].eval().to(device)
+
+    def run() -> object:
+        with torch.inference_mode():
+            return [z.cpu() for z in network(torch.from_numpy(x).to(device))]
+
+    return run
 
 
 def _full_precision() -> contextlib.AbstractContextManager[object]:
