@@ -16,6 +16,7 @@ SCHEMA_VERSION: Final = "1.1"
 # 1.1 adds the precision int8_weights and the versions of each model file
 _READABLE = ("1.0", SCHEMA_VERSION)
 FILE_NAME = "manifest.json"
+SBOM_NAME = "sbom.cdx.json"
 
 # fp16: weights and (where the device has it) arithmetic of 16 bits. int8: weights and activations
 # of 8 bits. int8_weights: weights of 8 bits, arithmetic in float.
