@@ -18,6 +18,8 @@ from kdas_edge.errors import UserError
 from kdas_edge.quantize.toolkit import import_nncf
 
 _CONST = "nncf_model_const"
+# SmoothQuant's multiplications live in hooks, and NNCF names them so
+_IN_HOOK = "pre_hook__"
 _ENDS = ("nncf_model_input", "nncf_model_output")
 
 # an input of an operation: its name in NNCF's graph, and the port
@@ -64,10 +66,10 @@ class LayerGraph:
 
 
 def layer_graph(network: nn.Module, size: int) -> LayerGraph:
-    """Trace a network once, in eval mode, without running any quantiser of it.
+    """Trace a network once, in eval mode.
 
     Args:
-        network: float, returns `(z1, z2)`.
+        network: float, returns `(z1, z2)`; SmoothQuant's factors may be in it, quantisers not.
         size: side S of its input, in pixels.
     """
     import_nncf()
@@ -100,7 +102,7 @@ def layer_graph(network: nn.Module, size: int) -> LayerGraph:
                 readers[source] = (*readers.get(source, ()), target)
         if node.metatype in joins:
             joining.add(node.node_name)
-        if node.node_type in _ENDS or node.metatype in passing:
+        if node.node_type in _ENDS or node.metatype in passing or _IN_HOOK in node.node_name:
             continue
         layer = _layer_name(graph, node)
         operations.setdefault(layer, []).append(node.node_name)

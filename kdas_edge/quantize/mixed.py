@@ -19,14 +19,13 @@ _PRE = "pre_hooks"
 
 @dataclass(frozen=True)
 class _Hook:
-    """One place of one hook: kind (pre or post), operation, port, and the module that runs there.
+    """One place of one hook, under NNCF's name for it, and the module that runs there.
 
     `consumers` are the inputs that read what the hook gives, for a quantiser; `movable` says that
     the quantiser may sit at these inputs as well as here.
     """
 
-    kind: str
-    port: Port
+    name: str
     module: nn.Module
     consumers: frozenset[Port] | None
     movable: bool
@@ -54,21 +53,27 @@ class MixedNetwork:
         self.network = quantized
         self._storage = get_hook_storage(quantized)
         stored = list(self._storage.named_hooks(remove_duplicate=False))
+        quantisers = {name for name, module in stored if isinstance(module, BaseQuantizer)}
         self._clear()
+        for name, module in stored:
+            if name not in quantisers:  # SmoothQuant's factors: the weights are divided by them
+                self._storage.insert_hook_by_name(name, module)
         self._graph = layer_graph(quantized, size)
+        places = {name: decode_hook_name(name) for name, _ in stored}
+        taken = {(operation, port) for kind, operation, port in places.values() if kind == _PRE}
         self._hooks: list[_Hook] = []
         for name, module in stored:
-            kind, operation, number = decode_hook_name(name)
-            port = (operation, number)
-            if isinstance(module, BaseQuantizer):
-                consumers, passed = _consumers(self._graph, kind, port)
-                # one range per tensor commutes with a reshape, not with a concatenation of ranges
-                movable = not passed or (
-                    not module.per_channel and not passed & self._graph.joining
-                )
-                self._hooks.append(_Hook(kind, port, module, frozenset(consumers), movable))
-            else:  # SmoothQuant's factors stay: the weights have been divided by them
-                self._hooks.append(_Hook(kind, port, module, None, False))
+            if name not in quantisers:
+                self._hooks.append(_Hook(name, module, None, False))
+                continue
+            kind, operation, port = places[name]
+            consumers, passed = _consumers(self._graph, kind, (operation, port))
+            # one range per tensor commutes with a reshape, not with a concatenation of ranges;
+            # and where an input has hooks already, their order would decide
+            movable = not consumers & taken and (
+                not passed or (not module.per_channel and not passed & self._graph.joining)
+            )
+            self._hooks.append(_Hook(name, module, frozenset(consumers), movable))
         self._parameters = dict(quantized.named_parameters())
         self._biases = self._corrected_biases(float_state)
         self._layers = tuple(
@@ -97,26 +102,16 @@ class MixedNetwork:
         if unknown:
             raise KeyError(f"no quantised layer {sorted(unknown)[0]!r}")
         self._clear()
-        first: list[tuple[Port, nn.Module]] = []  # before the hooks that an input has
-        placed: list[tuple[str, Port, nn.Module]] = []
         for hook in self._hooks:
-            if hook.consumers is None:
-                placed.append((hook.kind, hook.port, hook.module))
+            reads = hook.consumers or frozenset()
+            rest = {port for port in reads if self._layer(port) not in chosen}
+            if reads and not rest:
                 continue
-            rest = {port for port in hook.consumers if self._layer(port) not in chosen}
-            if hook.consumers and not rest:
+            if rest == reads or not hook.movable:
+                self._storage.insert_hook_by_name(hook.name, hook.module)
                 continue
-            if rest == hook.consumers or not hook.movable:
-                placed.append((hook.kind, hook.port, hook.module))
-            else:
-                first += [(port, hook.module) for port in sorted(rest)]
-        for kind, port, module in [*((_PRE, *entry) for entry in first), *placed]:
-            insert = (
-                self._storage.register_pre_function_hook
-                if kind == _PRE
-                else self._storage.register_post_function_hook
-            )
-            insert(*port, module)
+            for port in sorted(rest):
+                self._storage.register_pre_function_hook(*port, hook.module)
         with torch.no_grad():
             for layer, (corrected, plain) in self._biases.items():
                 bias = self._parameters[self._graph.bias_of[layer]]

@@ -16,11 +16,12 @@ from kdas_edge.export.cost import openvino_latencies
 from kdas_edge.export.onnx import to_onnx
 from kdas_edge.export.openvino import fake_quantize_operators, import_openvino, to_openvino
 from kdas_edge.models.checkpoints import BEST
+from kdas_edge.models.zoo import build
 from kdas_edge.quantize.mixed import MixedNetwork, fewest
 from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.quantize.qat import CONFIG, load_quantized, save_config, save_quantized
 from kdas_edge.quantize.sensitivity import load_ranking, rank_layers, spread_images
-from kdas_edge.recipe import PtqRecipe
+from kdas_edge.recipe import ModelRecipe, PtqRecipe
 
 RECIPE = PtqRecipe(model_type="none", activation_ranges="tensor")
 # the layer whose weights the sabotage makes unfit for int8
@@ -125,6 +126,26 @@ def test_a_layer_in_float_reads_what_no_quantiser_has_touched(
     others = [layer for layer in mixed.layers if layer != "head1"]
     mixed.set_float(others)
     assert levels() > 256 and 0 < quantiser_count(mixed.network) < quantisers
+
+
+def test_a_transformer_with_smooth_quant_returns_to_float_exactly(student: TinyStudent) -> None:
+    torch.manual_seed(0)
+    network, architecture = build(ModelRecipe(backbone="pvt_v2_b0", width=8), SIZE)
+    inputs = TinyStudent(network.eval(), architecture, student.frames).inputs(student.frames)[:2]
+    recipe = PtqRecipe(model_type="transformer", smooth_quant=0.5)
+    int8 = post_training_quantize(network, inputs, recipe)
+    mixed = MixedNetwork(int8, SIZE, network.state_dict())
+    assert {"backbone.stages_0.blocks.0.attn.q", "backbone.stages_0.blocks.0.mlp.fc1"} <= set(
+        mixed.layers
+    )
+    assert not any("hook" in layer for layer in mixed.layers)
+    with torch.no_grad():
+        expected, before = sum(network(inputs[0])), sum(int8(inputs[0]))
+        mixed.set_float(mixed.layers)
+        # the factors stay, in activations and weights; they cancel up to rounding
+        torch.testing.assert_close(sum(int8(inputs[0])), expected, atol=1e-4, rtol=1e-4)
+        mixed.set_float(())
+        assert torch.equal(sum(int8(inputs[0])), before) and not torch.equal(before, expected)
 
 
 def test_an_unknown_layer_is_an_error(mixed: MixedNetwork) -> None:
