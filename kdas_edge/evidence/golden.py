@@ -1,0 +1,103 @@
+"""Checks of a bundle's results: the golden vectors, on one runtime."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdas_edge.bundle.manifest import TOLERANCES, ModelFile
+from kdas_edge.bundle.reader import Bundle
+from kdas_edge.data.layout import read_image
+from kdas_edge.errors import UserError
+from kdas_edge.evidence.checks import Check, first_line
+from kdas_edge.runtime.backends import Backend
+from kdas_edge.runtime.segmenter import preprocess
+from kdas_edge.runtime.targets import Target
+
+# the two channels are probabilities, so that they add up to 1 but for rounding
+_SUM_TOLERANCE = 1e-3
+
+
+def check_golden(
+    bundle: Bundle, model: ModelFile, target: Target, backend: Backend
+) -> Iterator[Check]:
+    """Run a model on every golden frame and compare with the probabilities of the torch model.
+
+    Raises:
+        UserError: a golden file is no array of the expected shape.
+    """
+    manifest = bundle.manifest
+    where = f"{target} {model.precision} {model.preset}"
+    vectors = [g for g in manifest.golden if model.precision in g.expected]
+    if not vectors:
+        yield Check(where, "golden vectors", "the bundle has none of this precision", "fail")
+        return
+    limit = TOLERANCES[model.precision]
+    own = manifest.tolerances.get(model.precision, limit)
+    size = manifest.size
+    largest = 0.0
+    disagreements = []
+    for vector in vectors:
+        frame = read_image(bundle.file(vector.frame))
+        expected = _read_expected(bundle, vector.expected[model.precision])
+        if model.preset == "camera":
+            x: NDArray[np.generic] = np.ascontiguousarray(frame[np.newaxis, ..., ::-1])
+        else:
+            x = preprocess(frame, manifest)
+        output = backend.infer(x)
+        problem = _contract_problem(output, size)
+        if problem:
+            rule = f"(1, 2, {size}, {size}) float32 probabilities that add up to 1"
+            yield Check(f"{where}: output", rule, problem, "fail")
+            return
+        polyp = output[0, 1]
+        largest = max(largest, float(np.abs(polyp - expected).max()))
+        differs = (polyp > manifest.threshold) != (expected > manifest.threshold)
+        disagreements.append(float(differs.mean()))
+    yield Check(f"{where}: output", "two channels that add up to 1", "they do", "pass")
+    # A pixel's probability is comparable only where the arithmetic and the resize are those of the
+    # reference: not after bf16, nor after the resize inside a camera graph.
+    exact = model.preset == "core" and backend.effective.get("precision") == "f32"
+    if limit.probability < 1 and exact:
+        bound = min(own.probability, limit.probability)
+        yield Check(
+            f"{where}: probability",
+            f"differs by at most {bound:g}",
+            f"{largest:.2g}",
+            "pass" if largest <= bound else "fail",
+        )
+    bound = min(own.disagreement, limit.disagreement)
+    mean = float(np.mean(disagreements))
+    yield Check(
+        f"{where}: mask",
+        f"at most {bound:.2%} of pixels differ",
+        f"{mean:.3%} (largest probability difference {largest:.2g})",
+        "pass" if mean <= bound else "fail",
+    )
+
+
+def _contract_problem(output: NDArray[np.float32], size: int) -> str | None:
+    if output.shape != (1, 2, size, size) or output.dtype != np.float32:
+        return f"{output.shape} {output.dtype}"
+    if not np.isfinite(output).all():
+        return "not a number in the output"
+    error = float(np.abs(output.sum(axis=1) - 1).max())
+    return f"the channels' sum differs from 1 by {error:.2g}" if error > _SUM_TOLERANCE else None
+
+
+def _read_expected(bundle: Bundle, relative: str) -> NDArray[np.float32]:
+    size = bundle.manifest.size
+    try:
+        # pickles in a bundle are refused
+        values = np.load(bundle.file(relative), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(
+            f"{bundle.path}: {relative!r} is not a NumPy array ({first_line(error)}); "
+            "export the bundle again"
+        ) from None
+    if getattr(values, "shape", None) != (size, size):
+        raise UserError(
+            f"{bundle.path}: {relative!r} is not a {size}×{size} map; export the bundle again"
+        )
+    expected: NDArray[np.float32] = values
+    return expected
