@@ -5,141 +5,50 @@ probabilities, so that probabilities are resized here, bilinearly, for every kin
 The 0.5 contour hardly moves (sigmoid is monotonic and nearly linear there).
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kdas_edge.bench.scores import (
+    MAIN_METRIC,
+    PROTOCOLS,
+    Estimate,
+    ImageScore,
+    Protocol,
+    SetScores,
+    bootstrap_mean,
+    paired_difference,
+)
 from kdas_edge.data.layout import ImageSet, Pair, list_images, read_mask, read_pair
 from kdas_edge.errors import UserError
 from kdas_edge.metrics import deploy, paper
+from kdas_edge.metrics.geometry import MaskGeometry
 
-Protocol = Literal["paper", "deploy"]
-PROTOCOLS: tuple[Protocol, ...] = ("paper", "deploy")
-# the metric that tables and plots show for each protocol
-MAIN_METRIC: dict[str, str] = {"paper": "mDice", "deploy": "Dice"}
+__all__ = [
+    "MAIN_METRIC",
+    "PROTOCOLS",
+    "Estimate",
+    "ImageScore",
+    "Predict",
+    "Protocol",
+    "SetScores",
+    "bootstrap_mean",
+    "data_fingerprint",
+    "evaluate",
+    "evaluate_many",
+    "evaluate_maps",
+    "paired_difference",
+    "to_size",
+]
+
 # (H, W, 3) uint8 RGB frame -> (S, S) or (H, W) polyp probability, float 0…1 or uint8
 Predict = Callable[[NDArray[np.uint8]], NDArray[Any]]
-
-_RESAMPLES = 2000
-_SEED = 20231
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over images with its 95 % bootstrap interval.
-
-    Attributes:
-        mean: over the `count` images for which the metric is defined.
-        low, high: the 2.5 % and 97.5 % points of the means of resampled image sets. They say how
-            much another draw of images from the same source would change the mean, no more.
-        count: images that entered.
-    """
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-    def as_json(self) -> dict[str, float | int]:
-        """A JSON object with the four numbers."""
-        return {"mean": self.mean, "low": self.low, "high": self.high, "count": self.count}
-
-
-@dataclass(frozen=True)
-class ImageScore:
-    """The metrics of one image; None where a metric is undefined on it."""
-
-    name: str
-    metrics: dict[str, float | None]
-
-
-@dataclass(frozen=True)
-class SetScores:
-    """The scores of one predictor on one set under one protocol.
-
-    Attributes:
-        dataset: name of the set.
-        protocol: `paper` or `deploy`.
-        rows: one per image, in the order of the set.
-        set_metrics: numbers of the set as a whole that are no mean over images
-            (`maxEmeasure` of the paper protocol).
-        skipped: polyp-free images, which the paper protocol leaves out.
-    """
-
-    dataset: str
-    protocol: Protocol
-    rows: tuple[ImageScore, ...]
-    set_metrics: dict[str, float] = field(default_factory=dict)
-    skipped: int = 0
-
-    def values(self, metric: str) -> NDArray[np.float64]:
-        """The defined values of a metric, one per image."""
-        found = [row.metrics[metric] for row in self.rows]
-        return np.array([value for value in found if value is not None], dtype=np.float64)
-
-    def estimate(self, metric: str) -> Estimate | None:
-        """Mean and interval of a metric, or None when no image defines it."""
-        values = self.values(metric)
-        return bootstrap_mean(values) if len(values) else None
-
-    def summary(self) -> dict[str, Estimate]:
-        """Mean and interval of every metric that some image defines."""
-        names = self.rows[0].metrics if self.rows else {}
-        found = {name: self.estimate(name) for name in names}
-        return {name: value for name, value in found.items() if value is not None}
-
-    def as_json(self) -> dict[str, Any]:
-        """A JSON object with the summary and every image's values."""
-        return {
-            "dataset": self.dataset,
-            "protocol": self.protocol,
-            "images": len(self.rows),
-            "skipped_polyp_free": self.skipped,
-            "metrics": {name: value.as_json() for name, value in self.summary().items()},
-            "set_metrics": self.set_metrics,
-            "per_image": [{"name": row.name, **row.metrics} for row in self.rows],
-        }
-
-
-def bootstrap_mean(values: NDArray[np.float64], seed: int = _SEED) -> Estimate:
-    """Mean of `values` (N,) with its 95 % percentile bootstrap interval, seeded."""
-    if len(values) == 1:
-        only = float(values[0])
-        return Estimate(only, only, only, 1)
-    rng = np.random.default_rng(seed)
-    # counts instead of indices: N numbers a resample, whatever the size of the set
-    weights = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=_RESAMPLES)
-    means = weights @ values / len(values)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return Estimate(float(values.mean()), float(low), float(high), len(values))
-
-
-def paired_difference(first: SetScores, second: SetScores, metric: str) -> Estimate:
-    """Mean of `first - second` over the same images, with its 95 % interval.
-
-    Pairing removes what both models find easy or hard, so that a difference of thousandths can be
-    told from noise that the two separate intervals would hide it in.
-
-    Raises:
-        ValueError: other images, another set or another protocol.
-    """
-    if (first.dataset, first.protocol) != (second.dataset, second.protocol):
-        raise ValueError("a paired difference needs one data set and one protocol")
-    left = {row.name: row.metrics[metric] for row in first.rows}
-    right = {row.name: row.metrics[metric] for row in second.rows}
-    if left.keys() != right.keys():
-        raise ValueError("a paired difference needs the same images")
-    pairs = [(left[name], right[name]) for name in left]
-    differences = [a - b for a, b in pairs if a is not None and b is not None]
-    if not differences:
-        raise ValueError(f"{metric} is defined on no image of both")
-    return bootstrap_mean(np.array(differences))
 
 
 def to_size(probability: NDArray[Any], height: int, width: int) -> NDArray[Any]:
@@ -203,12 +112,13 @@ def evaluate_many(
     tallies = {key: _Tally(image_set.name, protocols) for key in predictors}
     failures: dict[str, Exception] = {}
     for pair in image_set.pairs[:limit]:
-        frame, mask = read_pair(pair)
+        frame, pixels = read_pair(pair)
+        mask = _Mask(pixels)
         for key, predict in predictors.items():
             if key in failures:
                 continue
             try:
-                probability = to_size(predict(frame), *mask.shape)
+                probability = to_size(predict(frame), *pixels.shape)
             except Exception as error:  # a runtime's failure must not end the other rows
                 failures[key] = error
                 continue
@@ -258,7 +168,7 @@ def evaluate_maps(
                 f"{found[path.stem]} is {grey.shape[1]}×{grey.shape[0]} pixels but its mask is "
                 f"{mask.shape[1]}×{mask.shape[0]}; write maps at the mask's size"
             )
-        tally.add(path.stem, grey, mask, threshold)
+        tally.add(path.stem, grey, _Mask(mask), threshold)
         if advance is not None:
             advance()
     return tally.scores()
@@ -278,6 +188,18 @@ def data_fingerprint(image_set: ImageSet, limit: int | None = None) -> str:
     return digest.hexdigest()
 
 
+class _Mask:
+    """A mask, and what all predictors that are scored on it share."""
+
+    def __init__(self, pixels: NDArray[np.bool_]) -> None:
+        self.pixels = pixels
+        self.fraction = float(np.count_nonzero(pixels)) / pixels.size
+
+    @functools.cached_property
+    def geometry(self) -> MaskGeometry:
+        return MaskGeometry(self.pixels)
+
+
 class _Tally:
     """Collects the rows of one predictor under each protocol."""
 
@@ -287,17 +209,15 @@ class _Tally:
         self.curves: list[NDArray[np.float64]] = []
         self.polyp_free = 0
 
-    def add(
-        self, name: str, probability: NDArray[Any], mask: NDArray[np.bool_], threshold: float
-    ) -> None:
+    def add(self, name: str, probability: NDArray[Any], mask: _Mask, threshold: float) -> None:
         if "deploy" in self.rows:
-            values = deploy.score(probability, mask, threshold)
-            self.rows["deploy"].append(ImageScore(name, values))
-        if not mask.any():
+            values = deploy.score(probability, mask.pixels, threshold)
+            self.rows["deploy"].append(ImageScore(name, values, mask.fraction))
+        if not mask.fraction:
             self.polyp_free += 1
         elif "paper" in self.rows:
-            result = paper.measure(probability, mask)
-            self.rows["paper"].append(ImageScore(name, dict(result.values)))
+            result = paper.measure(probability, mask.pixels, mask.geometry)
+            self.rows["paper"].append(ImageScore(name, dict(result.values), mask.fraction))
             self.curves.append(result.e_curve)
 
     def scores(self) -> dict[Protocol, SetScores]:

@@ -16,6 +16,7 @@ from kdas_edge.bench.accuracy import (
     evaluate,
     evaluate_maps,
 )
+from kdas_edge.bench.groups import entry_json
 from kdas_edge.bench.models import describe, is_checkpoint, one_line, precisions, predictor
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.console import progress
@@ -84,7 +85,7 @@ def evaluate_model(
                         f"{bundle.name} {precision} failed on {target}: {one_line(error)}"
                     ) from error
             digest = data_fingerprint(image_set, limit)
-            results.extend({**s.as_json(), "data_sha256": digest} for s in scores.values())
+            results.extend({**entry_json(s), "data_sha256": digest} for s in scores.values())
 
     try:
         if maps_out is None:
@@ -132,7 +133,7 @@ def evaluate_map_folder(
         "maps": maps.name,
         "threshold": threshold,
         "environment": environment.describe(),
-        "results": [result.as_json() for result in scores.values()],
+        "results": [entry_json(result) for result in scores.values()],
     }
 
 

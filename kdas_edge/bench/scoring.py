@@ -3,13 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kdas_edge.bench.accuracy import (
-    MAIN_METRIC,
-    Protocol,
-    SetScores,
-    evaluate_many,
-    paired_difference,
-)
+from kdas_edge.bench.accuracy import Protocol, SetScores, evaluate_many
+from kdas_edge.bench.groups import entry_json
 from kdas_edge.bench.models import one_line, predictor
 from kdas_edge.bench.rows import Row, Settings, load_rows
 from kdas_edge.console import progress
@@ -84,26 +79,30 @@ def share_key(row: Row) -> tuple[str, str]:
 def accuracy_json(
     accuracies: dict[str, dict[str, dict[Protocol, SetScores]]], teacher: str | None
 ) -> list[dict[str, Any]]:
-    """The accuracy entries of the result file, with paired differences to the teacher's fp32."""
+    """The accuracy entries of the result file; see `bench.groups` for their keys.
+
+    Paired differences are to the teacher's fp32 and to the same model's fp32, on the same target.
+    """
+
+    def find(model: str | None, where: str, like: SetScores) -> SetScores | None:
+        by_set = accuracies.get(f"{model}|fp32|{where}", {})
+        return by_set.get(like.dataset, {}).get(like.protocol)
+
     entries = []
     for key, by_set in accuracies.items():
         model, precision, where = key.rsplit("|", 2)
         for scores in (found for result in by_set.values() for found in result.values()):
-            entry: dict[str, Any] = {
-                "key": key,
-                "model": model,
-                "precision": precision,
-                "target": where,
-                **scores.as_json(),
+            references = {
+                "teacher": find(teacher, where, scores),
+                "fp32": find(model, where, scores),
             }
-            metric = MAIN_METRIC[scores.protocol]
-            reference = (
-                accuracies.get(f"{teacher}|fp32|{where}", {})
-                .get(scores.dataset, {})
-                .get(scores.protocol)
+            entries.append(
+                {
+                    "key": key,
+                    "model": model,
+                    "precision": precision,
+                    "target": where,
+                    **entry_json(scores, references),
+                }
             )
-            if reference is not None and reference is not scores and scores.rows:
-                difference = paired_difference(scores, reference, metric)
-                entry["difference_to_teacher"] = {"metric": metric, **difference.as_json()}
-            entries.append(entry)
     return entries

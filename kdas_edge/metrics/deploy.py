@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 METRICS = ("Dice", "IoU", "sensitivity", "precision", "specificity")
-# share of polyp-free frames on which something is marked, and of polyp frames on which nothing is
-FRAME_METRICS = ("false_positive_frame", "missed_frame")
+# Share of polyp-free frames on which something is marked, of polyp frames on which no pixel of the
+# polyp is, and of polyp frames on which prediction and polyp have an IoU of at least 0.5.
+FRAME_METRICS = ("false_positive_frame", "missed_frame", "detected_frame")
 
 
 def score(
@@ -27,7 +28,8 @@ def score(
     Returns:
         `Dice`, `IoU`, `sensitivity` (recall), `precision`, `specificity` of the pixels in 0…1;
         `false_positive_frame` (1 or 0, polyp-free frames only) and `missed_frame` (1 or 0, frames
-        with a polyp only). A quotient with nothing to divide by is None: sensitivity without a
+        with a polyp only) and `detected_frame` (1 where the IoU is at least 0.5, frames with a
+        polyp only). A quotient with nothing to divide by is None: sensitivity without a
         polyp, precision without a prediction, specificity without background.
 
     Raises:
@@ -53,4 +55,5 @@ def score_masks(predicted: NDArray[np.bool_], mask: NDArray[np.bool_]) -> dict[s
         "specificity": (background - (found - hits)) / background if background else None,
         "false_positive_frame": None if area else float(found > 0),
         "missed_frame": float(hits == 0) if area else None,
+        "detected_frame": float(2 * hits >= union) if area else None,
     }

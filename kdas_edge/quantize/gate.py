@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdas_edge.metrics.sizes import GROUPS, POLYP_FREE, members
 from kdas_edge.quantize.attempts import Phase
 from kdas_edge.quantize.evaluation import Evaluation
 
 _RESAMPLES = 2000
-# share of the frame that is polyp; a 3 % polyp is a disc of a fifth of the frame's side
-SMALL, LARGE = 0.03, 0.10
-POLYP_FREE = "polyp-free"
 # a group is warned of when it loses twice what the mean may, but not for less than one hundredth
 _WARN_FACTOR, _WARN_LEAST = 2.0, 0.01
 
@@ -160,23 +158,14 @@ def group_table(
     seed: int = 0,
 ) -> tuple[Group, ...]:
     """Compare two networks by size of polyp; see `Group`."""
-    empty = fractions == 0
-    members = (
-        ("small", f"below {SMALL:.0%} of the frame", ~empty & (fractions < SMALL)),
-        ("medium", f"{SMALL:.0%} to {LARGE:.0%}", (fractions >= SMALL) & (fractions <= LARGE)),
-        ("large", f"above {LARGE:.0%}", fractions > LARGE),
-        (POLYP_FREE, "no polyp", empty),
-    )
     groups = []
-    for name, what, chosen in members:
-        if not chosen.any():
-            continue
+    for name, chosen in members(fractions).items():
         before, after = reference.dice[chosen], candidate.dice[chosen]
         alarms = name == POLYP_FREE
         groups.append(
             Group(
                 name=name,
-                what=what,
+                what=GROUPS[name],
                 images=int(chosen.sum()),
                 float_dice=float(before.mean()),
                 int8_dice=float(after.mean()),

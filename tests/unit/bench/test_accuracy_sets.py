@@ -86,7 +86,7 @@ def test_a_paired_difference_sees_what_separate_intervals_hide():
     base = rng.beta(2, 1, 80)
 
     def scores(values):
-        rows = [accuracy.ImageScore(str(i), {"Dice": float(v)}) for i, v in enumerate(values)]
+        rows = [accuracy.ImageScore(str(i), {"Dice": float(v)}, 0.05) for i, v in enumerate(values)]
         return accuracy.SetScores("set", "deploy", tuple(rows))
 
     first, second = scores(base), scores(base - 0.01 + rng.normal(0, 0.005, 80))
@@ -97,8 +97,8 @@ def test_a_paired_difference_sees_what_separate_intervals_hide():
 
 
 def test_a_paired_difference_of_other_images_is_refused():
-    one = accuracy.SetScores("s", "deploy", (accuracy.ImageScore("a", {"Dice": 1.0}),))
-    other = accuracy.SetScores("s", "deploy", (accuracy.ImageScore("b", {"Dice": 1.0}),))
+    one = accuracy.SetScores("s", "deploy", (accuracy.ImageScore("a", {"Dice": 1.0}, 0.05),))
+    other = accuracy.SetScores("s", "deploy", (accuracy.ImageScore("b", {"Dice": 1.0}, 0.05),))
     with pytest.raises(ValueError, match="same images"):
         accuracy.paired_difference(one, other, "Dice")
 
