@@ -15,6 +15,7 @@ from kdas_edge.run import open_run
 
 RESULTS = Path(__file__).resolve().parent / "results" / "runs"
 FILES = ("recipe.yaml", "environment.json", "split.json", "run.json", "metrics.csv")
+OF_A_QUANTISATION = ("attempts.json", "calibration.json", "sensitivity.json", "latency.json")
 
 
 def curves(name: str, rows: list[dict]) -> alt.TopLevelMixin:
@@ -56,7 +57,7 @@ def main() -> None:
                     write_json(staging / name, read_json(path))
                 else:
                     write_text_atomic(staging / name, path.read_text())
-            for name in ("gate.json", "calibration.json"):
+            for name in OF_A_QUANTISATION:
                 if (run.path / name).exists():
                     write_json(staging / name, read_json(run.path / name))
             curves(run.path.name, run.history()).save(str(staging / "curves.png"), scale_factor=2)

@@ -173,7 +173,8 @@ class PtqRecipe(_Section):
     activation_ranges: Literal["auto", "tensor", "channel"] = Field(
         "auto",
         description="before depthwise convolutions: one range per tensor, one per channel, or per "
-        "tensor unless that costs too much Dice. ONNX Runtime computes only `tensor` in int8",
+        "tensor unless that costs too much Dice. ONNX Runtime computes `channel` in int8 only "
+        "where the export can move the ranges into the weights, that is behind ReLU and ReLU6",
     )
     weights_per_channel: bool = Field(
         True, description="one range per output channel of a weight; false: one per weight"

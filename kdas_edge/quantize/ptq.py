@@ -42,9 +42,9 @@ def post_training_quantize(
         recipe: how; see `PtqRecipe`.
         ranges: of activations before depthwise convolutions: one per `channel`, NNCF's choice, or
             one per `tensor`; by default the recipe's, where `auto` means `channel`. ONNX Runtime
-            computes only the latter in int8: mobilenetv2_100 at 256 px takes 16.5 ms there with
-            the former, 8.8 ms with the latter, 9.7 ms in fp32 (in OpenVINO 6.0 ms either way).
-            EfficientNet with SiLU loses its accuracy by it.
+            has no int8 convolution beside the former: the export moves them into the weights
+            where nothing but ReLU or ReLU6 stands between. EfficientNet with SiLU loses its
+            accuracy by the latter.
         arrange: False quantises the network as it was trained, to measure what the deploy form
             brings; such a network cannot be loaded again from a run.
 
