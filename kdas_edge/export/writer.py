@@ -10,6 +10,7 @@ from torch import nn
 from kdas_edge.bundle.manifest import (
     FILE_NAME,
     PRECISIONS,
+    SBOM_NAME,
     TOLERANCES,
     AccuracyRecord,
     Format,
@@ -36,6 +37,7 @@ from kdas_edge.export.card import model_card
 from kdas_edge.export.contract import THRESHOLD, build_manifest, file_records, normalisation_of
 from kdas_edge.export.golden import golden_frames, write_golden
 from kdas_edge.export.rows import ExportReport, Row
+from kdas_edge.export.sbom import bill_of_materials
 from kdas_edge.export.sources import Sources, load_sources
 from kdas_edge.export.timing import Int8Speed, time_int8
 from kdas_edge.files import check_output_directory, staged_directory, write_text_atomic
@@ -132,6 +134,8 @@ def export_bundle(
             staging, name or out.name, sources, report, vectors, accuracy, presets
         )
         write_text_atomic(staging / "MODEL_CARD.md", model_card(manifest))
+        manifest = manifest.model_copy(update={"files": file_records(staging)})
+        write_text_atomic(staging / SBOM_NAME, bill_of_materials(manifest))
         manifest = manifest.model_copy(update={"files": file_records(staging)})
         write_text_atomic(staging / FILE_NAME, manifest.model_dump_json(indent=2) + "\n")
     return report

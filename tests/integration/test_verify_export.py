@@ -3,6 +3,7 @@
 import pytest
 from tiny_student import train_tiny_student
 
+from kdas_edge.evidence.materials import check_materials
 from kdas_edge.evidence.reproduce import check_exports
 
 
@@ -14,6 +15,8 @@ def test_two_new_exports_of_a_bundle_are_equal_byte_for_byte(tmp_path):
     checkpoint = train_tiny_student(steps=4).save(tmp_path / "student.safetensors")
     export_bundle(tmp_path / "bundle", checkpoint, timing=False)
     bundle = open_bundle(tmp_path / "bundle")
+    (materials,) = check_materials(bundle)
+    assert materials.verdict == "pass", materials
     checks = {check.what: check for check in check_exports(bundle)}
     assert set(checks) == {
         f"{model.path}: export" for model in bundle.manifest.models if model.format != "torch"
