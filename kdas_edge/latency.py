@@ -44,7 +44,7 @@ class Warmup:
     minimum: int = 3
     maximum: int = 50
     tolerance: float = 0.05
-    window: int = 5
+    window: int = 8
 
     def change(self, samples: Sequence[float]) -> float | None:
         """Relative change of the running median; None before two windows are full."""

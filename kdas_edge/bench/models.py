@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.bench.accuracy import Predict
+from kdas_edge.bench.peers import PeerBundle, PeerPipeline
 from kdas_edge.bundle.manifest import (
     FILE_NAME,
     PRECISIONS,
@@ -64,10 +65,20 @@ def precisions(bundle: Bundle, runtime: str) -> list[str]:
 
 
 def predictor(bundle: Bundle, backend: Backend) -> Predict:
-    """A function from a (H, W, 3) uint8 RGB frame to (S, S) float32 polyp probabilities."""
+    """A function from a (H, W, 3) uint8 RGB frame to float32 polyp probabilities.
+
+    Ours are (S, S), a peer's (H, W): see `bench.pipeline.Pipeline.probability`.
+    """
+    # a model that was loaded for a batch gets the frame as often, and its first answer counts
+    batch = backend.effective.get("batch", 1)
+    assert isinstance(batch, int)
+    if isinstance(bundle, PeerBundle):
+        peer = PeerPipeline(bundle, backend, batch)
+        return lambda frame: peer.probability(backend.infer(peer.prepare(frame)), *frame.shape[:2])
 
     def predict(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return backend.infer(preprocess(frame, bundle.manifest))[0, 1]
+        x = preprocess(frame, bundle.manifest)
+        return backend.infer(np.repeat(x, batch, axis=0) if batch > 1 else x)[0, 1]
 
     return predict
 
@@ -90,22 +101,22 @@ def unique_names(bundles: Sequence[Bundle]) -> list[str]:
 
 
 def bundle_key(bundle: Bundle) -> str:
-    """A string that tells two models apart: folder and, for checkpoints, file."""
-    if is_checkpoint(bundle):
+    """A string that tells two models apart: folder and, for checkpoints and peers, file."""
+    if _kind(bundle) != "bundle":
         return str(bundle.path / bundle.manifest.models[0].path)
     return str(bundle.path)
 
 
 def is_checkpoint(bundle: Bundle) -> bool:
     """True for a run or checkpoint that `open_model` described as a bundle."""
-    return bundle.manifest.provenance.notes.get("kind") == "checkpoint"
+    return _kind(bundle) == "checkpoint"
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """What a result file says about a model: contract, provenance, sizes and hashes."""
     manifest = bundle.manifest
     return {
-        "kind": "checkpoint" if is_checkpoint(bundle) else "bundle",
+        "kind": _kind(bundle),
         # a result is published; the folders above the model are nobody's business
         "folder": bundle.path.name,
         "input_size": manifest.size,
@@ -169,6 +180,10 @@ def _checkpoint(path: Path) -> Bundle:
         files={file.as_posix(): record},
     )
     return Bundle(root, manifest)
+
+
+def _kind(bundle: Bundle) -> str:
+    return str(bundle.manifest.provenance.notes.get("kind", "bundle"))
 
 
 def _short(bundle: Bundle) -> str:

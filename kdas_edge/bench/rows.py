@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ from numpy.typing import NDArray
 
 from kdas_edge.bench.accuracy import PROTOCOLS, Protocol
 from kdas_edge.bench.models import one_line, precisions
-from kdas_edge.bundle.manifest import Manifest
+from kdas_edge.bench.peers import PeerBundle
+from kdas_edge.bench.pipeline import Pipeline, pipeline
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.data.layout import ImageSet, read_image
+from kdas_edge.latency import Warmup
 from kdas_edge.runtime.backends import FORMATS, Backend, open_backend
-from kdas_edge.runtime.segmenter import preprocess
+from kdas_edge.runtime.failures import TargetError
 from kdas_edge.runtime.targets import Target
 
 # Frames that are timed in turn: real content, since the speed of no layer should depend on it,
@@ -23,20 +26,68 @@ _TIMED_FRAMES = 4
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure; see the options of `kdas-edge bench`."""
+    """How to measure; see the options of `kdas-edge bench`.
+
+    Attributes:
+        iterations, seconds, warmup: see `latency.measure`.
+        limit: only the first so many images of each set.
+        protocols: of the accuracy.
+        precisions: only these; all by default.
+        profile: tell where the time goes, by layer type.
+        end_to_end: also time frame in, mask out, in the same rounds.
+        startup: load every row once more in a fresh process, for load time and memory.
+        energy: energy per frame, where the machine tells it.
+        minutes: length of the sustained run of each row; 0 for none.
+        throughput: frames a second with many requests in flight, in a table of their own.
+    """
 
     iterations: int = 100
     seconds: float = 60.0
-    warmup: int = 3
+    warmup: int | Warmup = field(default_factory=Warmup)
     limit: int | None = None
     protocols: tuple[Protocol, ...] = PROTOCOLS
     precisions: tuple[str, ...] | None = None
     profile: bool = False
+    end_to_end: bool = True
+    startup: bool = False
+    energy: bool = True
+    minutes: float = 0.0
+    throughput: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """What the result file says of how latencies were measured."""
+        plan = self.warmup
+        if isinstance(plan, int):
+            plan = Warmup(plan, plan)
+        return {
+            "iterations": self.iterations,
+            "seconds": self.seconds,
+            "warmup_rounds": plan.minimum,
+            "warmup_rounds_at_most": plan.maximum,
+            "warmup_settled_at_percent": round(100 * plan.tolerance, 3),
+            "warmup_window": plan.window,
+            "limit": self.limit,
+            "batch": 1,
+            "mode": "synchronous, one request, candidates of a target interleaved",
+            "sustained_minutes": self.minutes,
+        }
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    """A frame that is timed: (H, W, 3) uint8 RGB, and the file it came from, if any."""
+
+    image: NDArray[np.uint8]
+    file: Path | None = None
 
 
 @dataclass
 class Row:
-    """One model × precision × target, and what was measured on it."""
+    """One model × precision × target, and what was measured on it.
+
+    Attributes:
+        failure: two words for a table's cell, e.g. `device absent`; the whole line is `reason`.
+    """
 
     model: str
     role: str
@@ -44,6 +95,7 @@ class Row:
     target: Target
     bundle: Bundle
     reason: str | None = None
+    failure: str | None = None
     backend: Backend | None = None
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -54,9 +106,22 @@ class Row:
         where = f"{self.target.runtime}:{self.target.device}"
         return f"{self.model}|{self.precision}|{where}" + (f":{arithmetic}" if arithmetic else "")
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """What stands around the loaded model."""
+        assert self.backend is not None
+        return pipeline(self.bundle, self.backend, self.target, self.precision)
+
     def fail(self, error: Exception | str) -> None:
         """Remember why the row has no result; the first reason stays."""
-        self.reason = self.reason or (error if isinstance(error, str) else one_line(error))
+        if self.reason is None:
+            self.reason = error if isinstance(error, str) else one_line(error)
+            self.failure = error.kind if isinstance(error, TargetError) else "inference failed"
+
+    def inputs(self, frames: Sequence[TimedFrame]) -> list[NDArray[np.generic]]:
+        """The frames as the loaded model takes them, batch and all."""
+        prepare = self.pipeline.prepare
+        return [prepare(frame.image) for frame in frames]
 
     def close(self) -> None:
         """Free the model."""
@@ -65,7 +130,7 @@ class Row:
             self.backend = None
 
     def as_json(self) -> dict[str, Any]:
-        """The row of the result file."""
+        """The row of the result file; see `bench.harness` for its keys."""
         return {
             "model": self.model,
             "role": self.role,
@@ -73,6 +138,7 @@ class Row:
             "target": str(self.target),
             "status": "ok" if self.reason is None else "failed",
             "reason": self.reason,
+            "failure": self.failure,
             **self.values,
         }
 
@@ -80,6 +146,8 @@ class Row:
 def precisions_of(bundle: Bundle, target: Target, settings: Settings) -> list[str]:
     """Those that the bundle holds for this runtime; one row that fails where it holds none."""
     held = precisions(bundle, target.runtime)
+    if isinstance(bundle, PeerBundle):
+        return [bundle.config.precision]
     if settings.precisions is not None:
         held = [precision for precision in held if precision in settings.precisions]
     return held or ["fp32" if settings.precisions is None else settings.precisions[0]]
@@ -100,17 +168,10 @@ def load_rows(group: Sequence[Row]) -> None:
         row.values["effective"] = row.backend.effective
 
 
-def timed_frames(sets: dict[str, ImageSet]) -> list[NDArray[np.uint8]]:
-    """A few (H, W, 3) uint8 RGB frames of each set, or one of noise where there is no set."""
+def timed_frames(sets: dict[str, ImageSet]) -> list[TimedFrame]:
+    """A few frames of each set, or one of noise where there is no set."""
     pairs = [pair for image_set in sets.values() for pair in image_set.pairs[:_TIMED_FRAMES]]
     if not pairs:
         rng = np.random.default_rng(0)
-        return [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)]
-    return [read_image(pair.image) for pair in pairs[:_TIMED_FRAMES]]
-
-
-def core_inputs(
-    frames: Sequence[NDArray[np.uint8]], manifest: Manifest
-) -> list[NDArray[np.float32]]:
-    """Frames as the input of a `core` model: (1, 3, S, S) float32 each."""
-    return [preprocess(frame, manifest) for frame in frames]
+        return [TimedFrame(rng.integers(0, 256, (480, 640, 3), dtype=np.uint8))]
+    return [TimedFrame(read_image(pair.image), pair.image) for pair in pairs[:_TIMED_FRAMES]]

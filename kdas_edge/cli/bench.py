@@ -26,7 +26,9 @@ def bench(
     targets: Annotated[
         str,
         typer.Option(
-            "--targets", help="Where to run: runtime:device[:option=value], commas between."
+            "--targets",
+            help="Where to run: runtime:device[:option=value], commas between.  \n"
+            "Options: threads, streams, hint, precision, batch. `auto`: all that doctor finds.",
         ),
     ] = "openvino:CPU:threads=1",
     accuracy_target: Annotated[
@@ -53,8 +55,59 @@ def bench(
         ),
     ] = 60.0,
     warmup: Annotated[
-        int, typer.Option("--warmup", min=0, help="Untimed inferences of each row.")
+        int,
+        typer.Option("--warmup", min=0, help="Untimed inferences of each row, in any case so many"),
     ] = 3,
+    warmup_limit: Annotated[
+        int,
+        typer.Option(
+            "--warmup-limit",
+            min=0,
+            help="… and more until the medians settle, but at most so many.  \n"
+            "With --warmup-limit 3 it is exactly three.",
+        ),
+    ] = 50,
+    warmup_change: Annotated[
+        float,
+        typer.Option(
+            "--warmup-change",
+            min=0.0,
+            help="Settled: the median changes by at most so many per cent.",
+        ),
+    ] = 5.0,
+    end_to_end: Annotated[
+        bool,
+        typer.Option("--end-to-end/--no-end-to-end", help="Also time frame in, mask out."),
+    ] = True,
+    startup: Annotated[
+        bool,
+        typer.Option(
+            "--startup/--no-startup",
+            help="Time to load and memory of each row, in a process of its own.",
+        ),
+    ] = True,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            "--minutes", min=0.0, help="Afterwards run each row so long: does it stay fast?"
+        ),
+    ] = 0.0,
+    throughput: Annotated[
+        bool,
+        typer.Option(
+            "--throughput", help="Also frames a second with many requests in flight, apart."
+        ),
+    ] = False,
+    peer: Annotated[
+        list[Path] | None,
+        typer.Option("--peer", help="A model from elsewhere (.onnx or .xml); repeatable."),
+    ] = None,
+    peer_config: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--peer-config", help="YAML of a peer: how it is fed and read; one for each --peer."
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Only the first N images of each set.")
     ] = None,
@@ -107,24 +160,31 @@ def bench(
 
         kdas-edge bench student --targets openvino:CPU --seconds 10
 
+        kdas-edge bench student --targets auto --minutes 20 --throughput
+
+        kdas-edge bench student --data DATA --peer unet.onnx --peer-config unet.yaml
+
         kdas-edge bench student --profile-top 15
     """
     from kdas_edge.bench import harness
     from kdas_edge.bench.evaluation import choose_protocols, choose_sets
     from kdas_edge.bench.models import PRECISIONS, open_model
+    from kdas_edge.bench.overview import notes, overview_tables
+    from kdas_edge.bench.peers import open_peers
     from kdas_edge.bench.report.profiles import profile_summaries, profile_tables
     from kdas_edge.bench.report.tables import bench_failures, bench_table
+    from kdas_edge.bench.targets import choose_targets
     from kdas_edge.console import info, table
     from kdas_edge.errors import UserError
     from kdas_edge.files import write_json
-    from kdas_edge.runtime.targets import parse_target, parse_targets
+    from kdas_edge.latency import Warmup
+    from kdas_edge.runtime.targets import parse_target
 
     protocols = choose_protocols(protocol)
     wanted = tuple(precisions.split(",")) if precisions else None
     for name in wanted or ():
         if name not in PRECISIONS:
             raise UserError(f"--precisions {name!r}: choose among {', '.join(PRECISIONS)}")
-    parsed = parse_targets(targets)
     shared = parse_target(accuracy_target) if accuracy_target else None
     if html is not None:
         from kdas_edge.bench.report import check_installed
@@ -133,18 +193,29 @@ def bench(
     settings = harness.Settings(
         iterations=iterations,
         seconds=seconds,
-        warmup=warmup,
+        warmup=Warmup(warmup, max(warmup, warmup_limit), warmup_change / 100),
         limit=limit,
         protocols=protocols,
         precisions=wanted,
         profile=profile or profile_top is not None,
+        end_to_end=end_to_end,
+        startup=startup,
+        minutes=minutes,
+        throughput=throughput,
     )
     chosen = choose_sets(data, sets.split(",") if sets else None) if data is not None else {}
     bundles = [open_model(path) for path in models]
     reference = open_model(teacher) if teacher is not None else None
-    results = harness.run(bundles, reference, parsed, chosen, settings, shared)
+    peers = open_peers(peer or [], peer_config or [])
+    every = [*([reference] if reference is not None else []), *bundles, *peers]
+    parsed = choose_targets(targets, every)
+    results = harness.run(bundles, reference, parsed, chosen, settings, shared, peers)
     table(*bench_table(results))
     for line in bench_failures(results):
+        print(line)
+    for shown in overview_tables(results):
+        table(*shown)
+    for line in notes(results):
         print(line)
     for profiled in profile_tables(results, profile_top or 0):
         table(*profiled)

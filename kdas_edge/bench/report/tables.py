@@ -86,13 +86,19 @@ def bench_table(results: dict[str, Any]) -> tuple[str, list[str], list[list[str]
                 ratio_text(ratio) if ratio else "–",
                 f"{row['file_bytes'] / 1e6:.2f}" if "file_bytes" in row else "–",
                 *(f"{accuracy[name]['mean']:.3f}" if name in accuracy else "–" for name in sets),
-                "ok" if row["status"] == "ok" else "FAILED",
+                _status(row),
             ]
         )
     title = "latency: synchronous, batch 1, model only"
     if sets:
         title += "; Dice: protocol deploy, fixed threshold"
     return title, headings, cells
+
+
+def _status(row: dict[str, Any]) -> str:
+    if row["status"] == "ok":
+        return "ok"
+    return f"FAILED: {row['failure']}" if row.get("failure") else "FAILED"
 
 
 def ratio_text(ratio: dict[str, float]) -> str:

@@ -34,7 +34,11 @@ def open_model(bundle: Bundle, model: ModelFile, target: Target) -> "OnnxRuntime
 
 
 class OnnxRuntimeBackend:
-    """An inference session with one provider; see `Backend`."""
+    """An inference session with one provider; see `Backend`.
+
+    Attributes:
+        outputs: the names of each output of the file, one each.
+    """
 
     def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
         provider, _, precision = provider_of(target)
@@ -52,9 +56,10 @@ class OnnxRuntimeBackend:
         _check_batch(session, target)
         self._session: ort.InferenceSession | None = session
         self._input = session.get_inputs()[0].name
-        outputs = [output.name for output in session.get_outputs()]
+        names = [output.name for output in session.get_outputs()]
+        self.outputs = [frozenset({name}) for name in names]
         wanted = bundle.manifest.output.name
-        self._output = wanted if wanted in outputs else outputs[0]
+        self._output = wanted if wanted in names else names[0]
         used = session.get_session_options()
         self.effective: dict[str, object] = {
             "runtime": f"onnxruntime {ort.__version__}",

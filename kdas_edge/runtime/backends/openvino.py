@@ -41,7 +41,11 @@ def open_model(bundle: Bundle, model: ModelFile, target: Target) -> "OpenVinoBac
 
 
 class OpenVinoBackend:
-    """An IR compiled for one device; see `Backend`."""
+    """An IR compiled for one device; see `Backend`.
+
+    Attributes:
+        outputs: the names of each output of the file.
+    """
 
     def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
         contract = bundle.manifest.inputs[model.preset]
@@ -50,6 +54,7 @@ class OpenVinoBackend:
         self._request: ov.InferRequest | None = compiled.create_infer_request()
         self.load_seconds = time.perf_counter() - start
         self._compiled: ov.CompiledModel | None = compiled
+        self.outputs = [frozenset(output.get_names()) for output in compiled.outputs]
         self._output = _index(compiled.outputs, bundle.manifest.output.name)
         output = compiled.outputs[self._output]
         # A camera model takes any frame size and gives one output size, which may be written as
