@@ -20,7 +20,7 @@ from kdas_edge.bench.groups import entry_json
 from kdas_edge.bench.models import describe, is_checkpoint, one_line, precisions, predictor
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.console import progress
-from kdas_edge.data.layout import ImageSet, Pair, list_images, test_sets
+from kdas_edge.data.layout import TRAIN, ImageSet, Pair, find_pairs, list_images, set_folders
 from kdas_edge.errors import KdasEdgeError, UserError
 from kdas_edge.files import staged_directory
 from kdas_edge.runtime.backends import open_backend
@@ -141,15 +141,24 @@ def choose_sets(data: Path, names: Sequence[str] | None = None) -> dict[str, Ima
     """The sets to evaluate on: all test sets of `data`, or those named.
 
     Raises:
-        UserError: no such folder or set.
+        UserError: no such folder or set, or a set without masks.
     """
-    sets = test_sets(data)
-    if not names:
-        return sets
-    unknown = [name for name in names if name not in sets]
+    folders = {name: folder for name, folder in set_folders(data).items() if name != TRAIN}
+    if not folders:
+        raise UserError(f"{data} has no TestDataset/<set>/{{images,masks}}")
+    unknown = [name for name in names or () if name not in folders]
     if unknown:
-        raise UserError(f"{data} has no test set {unknown[0]!r}; it has {', '.join(sets)}")
-    return {name: sets[name] for name in names}
+        raise UserError(f"{data} has no test set {unknown[0]!r}; it has {', '.join(folders)}")
+    chosen = {name: folders[name] for name in names or folders}
+    for name, folder in chosen.items():
+        if not (folder / "masks").is_dir():
+            others = [other for other in chosen if other != name]
+            raise UserError(
+                f"{folder} has no masks/, and accuracy needs one mask per image; add them"
+                + (f", name the other sets with --sets {','.join(others)}" if others else "")
+                + ", or leave out --data of kdas-edge bench to measure latency alone"
+            )
+    return {name: find_pairs(folder, name) for name, folder in chosen.items()}
 
 
 def choose_protocols(asked: str | None) -> tuple[Protocol, ...]:

@@ -52,6 +52,9 @@ def evaluate(
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the result here, with every image.")
     ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write one line per image here.")
+    ] = None,
 ) -> None:
     """Measure accuracy per data set, with 95 % intervals over the images.
 
@@ -66,9 +69,13 @@ def evaluate(
 
         kdas-edge eval runs/student --data DATA --protocol paper --maps-out maps
 
+        kdas-edge eval mybundle --data DATA --csv images.csv
+
         kdas-edge eval --maps maps/Kvasir --data DATA/TestDataset/Kvasir --json scores.json
     """
     from kdas_edge.bench import evaluation
+    from kdas_edge.bench.group_table import size_table
+    from kdas_edge.bench.image_csv import write_image_csv
     from kdas_edge.bench.models import open_model
     from kdas_edge.bench.report.tables import evaluation_table
     from kdas_edge.console import table
@@ -106,5 +113,10 @@ def evaluate(
         found = evaluation_table(results, name)
         if found is not None:
             table(f"{heading}, {found[0]}", found[1], found[2])
+    sizes = size_table(results)
+    if sizes is not None:
+        table(f"{heading}, {sizes[0]}", sizes[1], sizes[2])
     if json is not None:
         write_json(json, results)
+    if csv is not None:
+        write_image_csv(csv, results)

@@ -1,4 +1,6 @@
+import csv
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -100,6 +102,56 @@ def test_wrong_arguments_are_one_line_each(bundle, data, tmp_path, capsys):
         ([__file__, "--data", data], "is no model"),
     ):
         assert words in only_line(run_verb(capsys, "eval", *arguments))
+
+
+def test_every_image_is_a_line_of_the_csv(bundle, data, tmp_path, capsys):
+    table, result = tmp_path / "images.csv", tmp_path / "result.json"
+    done = run_verb(capsys, "eval", bundle, "--data", data, "--csv", table, "--json", result)
+    assert done.code == 0, done.err
+    with table.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["dataset"], line["image"]) for line in lines] == [
+        ("discs", "0"), ("discs", "1"), ("discs", "2"), ("more", "0"), ("more", "1"),
+    ]  # fmt: skip
+    first, polyp_free = lines[0], lines[2]
+    assert (first["model"], first["precision"], first["target"]) == (
+        "tiny", "int8", "openvino:CPU",
+    )  # fmt: skip
+    assert float(first["polyp_fraction"]) > 0.03 and first["size"] in ("medium", "large")
+    # the paper protocol leaves the frame out, and nothing there can be missed
+    assert polyp_free["size"] == "polyp-free"
+    assert polyp_free["paper.mDice"] == "" and polyp_free["deploy.missed_frame"] == ""
+    entries = {(e["dataset"], e["protocol"]): e for e in json.loads(result.read_text())["results"]}
+    for protocol, metric in (("deploy", "Dice"), ("paper", "wFmeasure")):
+        row = entries["discs", protocol]["per_image"][0]
+        assert float(first[f"{protocol}.{metric}"]) == row[metric]
+
+
+def test_the_table_by_size_and_the_counted_frames_are_shown(bundle, data, capsys):
+    done = run_verb(capsys, "eval", bundle, "--data", data, "--protocol", "deploy")
+    assert done.code == 0, done.err
+    assert "Dice by size of polyp" in done.out and "no polyp" in done.out
+
+
+def test_a_set_without_masks_is_one_line_and_the_other_sets_still_run(
+    bundle, data, tmp_path, capsys
+):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    shutil.rmtree(copy / "TestDataset" / "more" / "masks")
+    line = only_line(run_verb(capsys, "eval", bundle, "--data", copy))
+    assert "has no masks/" in line and "--sets discs" in line
+    done = run_verb(capsys, "eval", bundle, "--data", copy, "--sets", "discs")
+    assert done.code == 0, done.err
+
+
+def test_a_mask_of_another_size_is_one_line_that_names_it(bundle, data, tmp_path, capsys):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    path = copy / "TestDataset" / "more" / "masks" / "1.png"
+    cv2.imwrite(str(path), np.zeros((50, 60), np.uint8))
+    line = only_line(run_verb(capsys, "eval", bundle, "--data", copy))
+    assert str(path) in line and "60×50 pixels" in line and "export the mask again" in line
 
 
 @pytest.mark.slow
