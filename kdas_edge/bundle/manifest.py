@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kdas_edge.errors import UserError
 
 SCHEMA_VERSION: Final = "1.1"
-# 1.1 adds the precision int8_weights and the versions of each model file
+# 1.1 adds the precision int8_weights, the versions of each model file and the intervals of
+# accuracies
 _READABLE = ("1.0", SCHEMA_VERSION)
 FILE_NAME = "manifest.json"
 SBOM_NAME = "sbom.cdx.json"
@@ -149,7 +150,12 @@ TOLERANCES: dict[Precision, Tolerance] = {
 
 
 class AccuracyRecord(_Record):
-    """A measured accuracy; metrics are means over the images of the data set."""
+    """A measured accuracy; metrics are means over the images of the data set.
+
+    Attributes:
+        runtime: that computed the masks, e.g. `torch` or `openvino:CPU`.
+        intervals: per metric the 95 % bootstrap interval over the images, where it is known.
+    """
 
     dataset: str
     protocol: Literal["paper", "deploy"]
@@ -157,6 +163,7 @@ class AccuracyRecord(_Record):
     runtime: str
     images: int
     metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = {}
 
 
 class Provenance(_Record):

@@ -10,6 +10,7 @@ import typer
 from kdas_edge.cli import (
     bench,
     calibrate,
+    card,
     data,
     demo,
     distill,
@@ -43,6 +44,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
 app.command("verify")(verify.verify)
+app.command("card")(card.card)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)

@@ -33,7 +33,7 @@ from kdas_edge.export.agreement import (
     network_input,
     reference,
 )
-from kdas_edge.export.card import model_card
+from kdas_edge.export.card import CARD_NAME, model_card
 from kdas_edge.export.contract import THRESHOLD, build_manifest, file_records, normalisation_of
 from kdas_edge.export.golden import golden_frames, write_golden
 from kdas_edge.export.rows import ExportReport, Row
@@ -133,7 +133,7 @@ def export_bundle(
         manifest = build_manifest(
             staging, name or out.name, sources, report, vectors, accuracy, presets
         )
-        write_text_atomic(staging / "MODEL_CARD.md", model_card(manifest))
+        write_text_atomic(staging / CARD_NAME, model_card(manifest))
         manifest = manifest.model_copy(update={"files": file_records(staging)})
         write_text_atomic(staging / SBOM_NAME, bill_of_materials(manifest))
         manifest = manifest.model_copy(update={"files": file_records(staging)})

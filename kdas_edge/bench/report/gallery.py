@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bench.accuracy import Predict, to_size
 from kdas_edge.bench.models import predictor, unique_names
+from kdas_edge.bench.records import is_measured
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.data.layout import ImageSet, Pair, read_pair
 from kdas_edge.errors import UserError
@@ -108,8 +109,7 @@ def _choose(results: dict[str, Any], bundles: Sequence[Bundle]) -> list[_Shown]:
     by_name = dict(zip(unique_names(bundles), bundles, strict=True))
     for name, bundle in by_name.items():
         measured = results["models"].get(name)
-        files = {key: record.model_dump() for key, record in bundle.manifest.files.items()}
-        if measured is None or measured["files"] != files:
+        if measured is None or not is_measured(measured, bundle):
             raise UserError(
                 f"bundle {name!r} is not the one that was measured; name the bundle of the "
                 "benchmark, or run kdas-edge bench again"

@@ -1,0 +1,85 @@
+"""A benchmark's figures on the model card, with real measurements of a tiny bundle."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from run_verb import only_line, run_verb
+from tiny_bundle import make_tiny_bundle, rewrite_manifest
+
+from kdas_edge.bundle.reader import open_bundle
+from kdas_edge.evidence.materials import check_materials
+from kdas_edge.export.card import model_card
+from kdas_edge.files import sha256
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, scenes):
+    """A bundle and the benchmark of it; the teacher is a copy under another name."""
+    from kdas_edge.bench import harness
+    from kdas_edge.bench.evaluation import choose_sets
+    from kdas_edge.runtime.targets import parse_targets
+
+    root = tmp_path_factory.mktemp("card")
+    bundle = make_tiny_bundle(root / "tiny", presets=("core",))
+    teacher = make_tiny_bundle(root / "teacher", presets=("core",))
+    rewrite_manifest(teacher, lambda values: values.update(name="large"))
+    settings = harness.Settings(iterations=10, protocols=("deploy",))
+    targets = parse_targets("openvino:CPU:threads=1")
+    opened = open_bundle(bundle), open_bundle(teacher)
+    results = harness.run([opened[0]], opened[1], targets, choose_sets(scenes), settings)
+    (root / "out.json").write_text(json.dumps(results))
+    return bundle, root / "out.json"
+
+
+@pytest.fixture
+def bundle(measured, tmp_path):
+    return Path(shutil.copytree(measured[0], tmp_path / "tiny"))
+
+
+def test_the_card_holds_what_was_measured(measured, bundle, capsys):
+    before = {name: sha256(bundle / name) for name in open_bundle(bundle).manifest.files}
+    done = run_verb(capsys, "card", bundle, measured[1])
+    assert done.code == 0, done.err
+    opened = open_bundle(bundle)
+    assert {name: opened.manifest.files[name].sha256 for name in before} == before
+    (check,) = check_materials(opened)
+    assert check.verdict == "pass"
+
+    results = json.loads(measured[1].read_text())
+    entry = next(e for e in results["accuracy"] if (e["model"], e["precision"]) == ("tiny", "int8"))
+    dice = entry["metrics"]["Dice"]
+    record = next(r for r in opened.manifest.accuracy if r.precision == "int8")
+    assert record.metrics["Dice"] == dice["mean"]
+    assert record.intervals["Dice"] == (dice["low"], dice["high"])
+    card = (bundle / "MODEL_CARD.md").read_text()
+    assert f"{dice['mean']:.3f} ({dice['low']:.3f}–{dice['high']:.3f})" in card
+    row = next(r for r in results["rows"] if (r["model"], r["precision"]) == ("tiny", "int8"))
+    assert f"| int8 | openvino:CPU:threads=1 | {row['latency']['p50']:.2f} |" in card
+    assert "Difference to the fp32 teacher, paired per image" in card
+    for section in ("Intended use", "Data", "Accuracy", "Speed", "Limits", "Licences"):
+        assert f"\n## {section}" in card
+    assert "No regulatory clearance" in card
+
+
+def test_measuring_again_replaces_the_figures(measured, bundle, capsys):
+    run_verb(capsys, "card", bundle, measured[1])
+    once = open_bundle(bundle).manifest.accuracy
+    run_verb(capsys, "card", bundle, measured[1])
+    assert open_bundle(bundle).manifest.accuracy == once and len(once) == 2
+
+
+def test_a_benchmark_of_other_model_files_is_refused(measured, bundle, capsys):
+    (bundle / "int8/core.bin").write_bytes(b"other weights")
+    rewrite_manifest(bundle, lambda values: None)
+    before = (bundle / "manifest.json").read_bytes()
+    line = only_line(run_verb(capsys, "card", bundle, measured[1]))
+    assert "not the model files of tiny" in line and "kdas-edge bench" in line
+    assert (bundle / "manifest.json").read_bytes() == before
+    assert not (bundle / "MODEL_CARD.md").exists()
+
+
+def test_a_card_without_measurements_says_so(measured):
+    card = model_card(open_bundle(measured[0]).manifest)
+    assert "Not measured when this was written" in card and "nothing yet" in card
