@@ -4,11 +4,12 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from peer_model import NORMAL, make_peer, write_config
 from run_verb import only_line, run_verb
 from tiny_bundle import make_tiny_bundle, rewrite_manifest, scene
 
 TARGETS = "openvino:CPU:threads=1,openvino:CPU:threads=2,onnxruntime:CPU:threads=1"
-QUICK = ("--iterations", 5, "--warmup", 1)
+QUICK = ("--iterations", 5, "--warmup", 1, "--warmup-limit", 1, "--no-startup")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,36 @@ def test_a_row_has_percentiles_samples_ratio_size_and_effective_properties(resul
     assert row["effective"]["threads"] == 1
 
 
+def test_a_row_has_percentiles_and_missed_deadlines_and_says_how_it_was_warmed_up(results):
+    for row in results["rows"]:
+        if row["status"] == "ok":
+            for timing in (row["latency"], row["end_to_end"]):
+                assert timing["p90"] <= timing["p95"] <= timing["p99"]
+                misses = timing["deadline_misses"]
+                assert list(misses) == ["25", "30", "50", "60"]
+                assert list(misses.values()) == sorted(misses.values())
+                assert timing["warmup"]["rounds"] == 1
+    assert results["settings"]["warmup_rounds_at_most"] == 1
+
+
+def test_end_to_end_is_the_whole_way_of_a_frame_and_decoding_is_apart(results):
+    rows = [row for row in results["rows"] if row["status"] == "ok"]
+    for row in rows:
+        whole = row["end_to_end"]
+        assert whole["frames"] == ["128×96"]
+        assert set(whole["stages"]) == {"preprocess", "inference", "postprocess"}
+        assert min(whole["stages"].values()) > 0
+        # medians of parts add up to about the median of the whole
+        assert sum(whole["stages"].values()) == pytest.approx(whole["p50"], rel=0.5)
+        assert whole["p50"] > whole["stages"]["inference"]
+        assert whole["decode"]["p50"] > 0
+        assert whole["speedup"]["low"] <= whole["speedup"]["value"] <= whole["speedup"]["high"]
+    # one candidate decodes for all rows of a target
+    for target in TARGETS.split(","):
+        assert len({row["end_to_end"]["decode"]["p50"] for row in rows if
+                    row["target"] == target}) == 1  # fmt: skip
+
+
 def test_the_teachers_fp32_row_is_the_reference_of_each_target(results):
     for row in results["rows"]:
         if (row["model"], row["precision"]) == ("teacher", "fp32") and "latency" in row:
@@ -100,6 +131,135 @@ def test_a_row_that_fails_says_why_and_the_others_have_their_numbers(results):
     failed = [row for row in results["rows"] if row["status"] == "failed"]
     assert {row["target"] for row in failed} == {"torch:cpu"}
     assert all("torch" in row["reason"] for row in failed)
+    assert {row["failure"] for row in failed} == {"no such model"}
+
+
+def test_options_of_a_target_show_in_what_the_runtime_says_and_a_wrong_one_fails_its_row(
+    models, tmp_path, capsys
+):
+    result = tmp_path / "out.json"
+    targets = ("openvino:CPU:threads=2:streams=2", "openvino:CPU:threads=1:batch=3",
+               "onnxruntime:CPU:streams=2", "openvino:NPU")  # fmt: skip
+    done = run_verb(
+        capsys, "bench", models / "student", "--precisions", "int8", *QUICK,
+        "--targets", ",".join(targets), "--json", result, "--throughput", "--seconds", 0.2,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    values = json.loads(result.read_text())
+    streams, batch, wrong, absent = values["rows"]
+    assert streams["effective"]["streams"] == 2
+    assert batch["effective"]["batch"] == 3
+    assert batch["ms_per_frame"] == pytest.approx(batch["latency"]["p50"] / 3, abs=1e-3)
+    assert "one frame at a time" in batch["end_to_end"]["unavailable"]
+    assert (wrong["failure"], absent["failure"]) == ("wrong option", "device absent")
+    assert "FAILED: wrong option" in done.out and "FAILED: device absent" in done.out
+    # throughput stands apart: its own list, its own table, nothing of it in the rows
+    assert [entry["target"] for entry in values["throughput"]] == list(targets[:2])
+    assert all(entry["frames_per_second"] > 0 for entry in values["throughput"])
+    assert not any("frames_per_second" in row for row in values["rows"])
+    assert "NOT a latency" in done.out
+
+
+def test_auto_takes_every_device_that_has_a_file(models, tmp_path, capsys):
+    from kdas_edge.runtime.backends import present_targets
+
+    result = tmp_path / "out.json"
+    done = run_verb(
+        capsys, "bench", models / "student", "--precisions", "int8", *QUICK, "--targets", "auto",
+        "--json", result, "--no-end-to-end",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rows = json.loads(result.read_text())["rows"]
+    expected = [str(target) for target in present_targets(("openvino", "onnxruntime"))]
+    # the bundle holds no torch file, so that torch is not even looked for
+    assert [row["target"] for row in rows] == expected
+    assert not any("end_to_end" in row for row in rows)
+
+
+def test_a_model_warms_up_until_it_has_settled_and_the_table_says_so(models, tmp_path, capsys):
+    result = tmp_path / "out.json"
+    done = run_verb(
+        capsys, "bench", models / "student", "--precisions", "int8", "--iterations", 5,
+        "--no-startup", "--warmup", 2, "--warmup-limit", 60, "--warmup-change", 80,
+        "--json", result,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    values = json.loads(result.read_text())
+    warmed = values["rows"][0]["latency"]["warmup"]
+    # two windows of eight rounds at least
+    assert 16 <= warmed["rounds"] <= 60
+    assert values["settings"]["warmup_settled_at_percent"] == 80
+    assert warmed["settled"] == (warmed["change_percent"] <= 80)
+
+
+def test_a_sustained_run_is_a_curve_under_its_row(models, tmp_path, capsys):
+    result = tmp_path / "out.json"
+    done = run_verb(
+        capsys, "bench", models / "student", "--precisions", "int8", *QUICK, "--minutes", 0.04,
+        "--json", result,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    run = json.loads(result.read_text())["rows"][0]["sustained"]
+    assert len(run["windows"]) == 2 and run["seconds"] == pytest.approx(2.4, abs=0.5)
+    assert run["slowdown"] == pytest.approx(
+        run["windows"][-1]["p50"] / run["windows"][0]["p50"], abs=1e-3
+    )
+    assert "sustained run" in done.out
+
+
+def test_starting_is_measured_for_each_row_and_energy_is_told_or_unavailable(
+    models, tmp_path, capsys
+):
+    result = tmp_path / "out.json"
+    done = run_verb(
+        capsys, "bench", models / "student", "--precisions", "int8", "--iterations", 5,
+        "--warmup-limit", 3, "--json", result,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    row = json.loads(result.read_text())["rows"][0]
+    assert row["startup"]["load_ms"] > 0 and row["startup"]["cache"]["bytes"] > 0
+    assert "in a fresh process" in done.out
+    energy = row["energy"]
+    assert energy.get("joules_per_frame", 0) > 0 or energy["unavailable"] in done.out
+
+
+def test_a_peer_stands_in_the_same_table_with_latency_and_accuracy(models, data, tmp_path, capsys):
+    # the peer is the student's own network as somebody else would have exported it
+    model = make_peer(tmp_path / "unet.onnx", color="BGR", output="logits")
+    config = write_config(
+        tmp_path / "unet.yaml", color="BGR", mean=NORMAL["mean"][::-1], std=NORMAL["std"][::-1]
+    )
+    result, page = tmp_path / "out.json", tmp_path / "page.html"
+    done = run_verb(
+        capsys, "bench", models / "student", "--data", data, "--precisions", "fp32", *QUICK,
+        "--targets", "openvino:CPU:threads=1,onnxruntime:CPU:threads=1",
+        "--peer", model, "--peer-config", config, "--json", result, "--html", page,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    values = json.loads(result.read_text())
+    rows = {(row["model"], row["target"]): row for row in values["rows"]}
+    assert len(rows) == 4 and all(row["status"] == "ok" for row in rows.values())
+    assert values["models"]["unet"]["role"] == values["models"]["unet"]["kind"] == "peer"
+    scores = {
+        (entry["model"], entry["target"]): entry["metrics"]["Dice"]["mean"]
+        for entry in values["accuracy"]
+        if entry["protocol"] == "deploy"
+    }
+    for target in ("openvino:CPU", "onnxruntime:CPU"):
+        assert scores["unet", target] == pytest.approx(scores["student", target], abs=1e-6)
+    assert "unet" in done.out and "unet" in page.read_text()
+    peer = rows["unet", "openvino:CPU:threads=1"]
+    assert peer["file_bytes"] == model.stat().st_size
+    assert peer["end_to_end"]["p50"] > 0
+
+
+def test_a_peer_with_another_output_ends_the_benchmark_with_one_line(models, tmp_path, capsys):
+    model = make_peer(tmp_path / "unet.onnx", output="two-channel")
+    config = write_config(tmp_path / "unet.yaml", output="logits")
+    done = run_verb(
+        capsys, "bench", models / "student", "--peer", model, "--peer-config", config, *QUICK
+    )
+    assert "needs 1 channel" in only_line(done)
 
 
 def test_a_model_file_that_does_not_load_fails_alone(models, tmp_path, capsys):
@@ -158,6 +318,9 @@ def test_wrong_arguments_of_bench_are_one_line_each(models, data, tmp_path, caps
         ([student, "--teacher", student], "given twice"),
         ([student, "--data", tmp_path / "nowhere"], "nowhere"),
         ([student, "--html", tmp_path], "is a folder"),
+        ([student, "--targets", "openvino:CPU:hint=fast"], "latency or throughput"),
+        ([student, "--targets", "auto:threads=1"], "unknown runtime 'auto'"),
+        ([student, "--peer", student], "give one for each"),
     ):
         assert words in only_line(run_verb(capsys, "bench", *arguments))
 
