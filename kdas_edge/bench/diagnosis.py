@@ -6,40 +6,22 @@ Torch is not imported: its absence must be tellable on the device, and its impor
 import importlib.metadata
 import importlib.util
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kdas_edge import environment
 from kdas_edge.bench.advice import Machine, advise
+from kdas_edge.bench.findings import Finding, Verdict
+from kdas_edge.bench.tuning import tuning
 from kdas_edge.runtime.backends import runtime_devices
 
 SCHEMA = "kdas-edge/doctor/1"
 
-Verdict = Literal["ok", "note", "missing"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        area: heading under which it is shown.
-        what: the thing.
-        found: what was seen.
-        verdict: `ok`; `note` if something could be better; `missing` if a verb will refuse.
-        advice: one line, empty if there is nothing to do.
-    """
-
-    area: str
-    what: str
-    found: str
-    verdict: Verdict = "ok"
-    advice: str = ""
-
 
 def examine() -> dict[str, Any]:
-    """Look at processor, runtimes, packages, compilers and settings.
+    """Look at processor, runtimes, packages, compilers and settings of the machine.
 
     Returns:
         A JSON object: `environment`, `devices` per runtime, and `findings`.
@@ -49,10 +31,11 @@ def examine() -> dict[str, Any]:
     findings = [
         *_processor(described),
         *_runtimes(devices),
+        *versions(),
         *_precisions(described, devices),
         *_compilers(devices),
         *_extras(),
-        *_settings(described),
+        *tuning(described),
     ]
     return {
         "schema": SCHEMA,
@@ -143,6 +126,42 @@ def _runtimes(devices: dict[str, list[str]]) -> list[Finding]:
     return findings
 
 
+def versions(distribution: str = "kdas-edge") -> Iterator[Finding]:
+    """Every package of the base install against the version that is asked for.
+
+    Args:
+        distribution: whose requirements; another one for tests.
+    """
+    # comes with ONNX Runtime, whose absence doctor must be able to tell
+    if importlib.util.find_spec("packaging") is None:
+        return
+    from packaging.requirements import Requirement
+
+    try:
+        stated = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        advice = "run it from an installed package: pip install kdas-edge"
+        yield Finding("versions", distribution, "not installed", "note", advice)
+        return
+    for text in stated:
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        found = _version(wanted.name)
+        if found is None and wanted.name == "onnxruntime":
+            found = _version("onnxruntime-gpu")
+        if found is None:
+            advice = f"pip install '{wanted.name}{wanted.specifier}'"
+            yield Finding("versions", wanted.name, "not installed", "missing", advice)
+        elif not wanted.specifier.contains(found, prereleases=True):
+            advice = (
+                f"tested with {wanted.specifier}: pip install '{wanted.name}{wanted.specifier}'"
+            )
+            yield Finding("versions", wanted.name, found, "note", advice)
+        else:
+            yield Finding("versions", wanted.name, found)
+
+
 def _compilers(devices: dict[str, list[str]]) -> list[Finding]:
     """NNCF compiles its quantisers at first use; only quantisation-aware training needs them."""
     if _version("nncf") is None:
@@ -185,44 +204,6 @@ def _extras() -> list[Finding]:
                 f"for {verbs}: pip install 'kdas-edge[{extra}]'" if absent else "",
             )
         )
-    return findings
-
-
-def _settings(described: dict[str, Any]) -> list[Finding]:
-    findings = []
-    governor = described["governor"]
-    slow = governor not in (None, "performance")
-    findings.append(
-        Finding(
-            "measuring",
-            "frequency governor",
-            governor or "not told (virtual machine or container)",
-            "note" if slow else "ok",
-            "for steady latencies: cpupower frequency-set -g performance" if slow else "",
-        )
-    )
-    load = described["load_average"]
-    if load is not None:
-        busy = load[0] > 0.5 * described["cpus_usable"]
-        findings.append(
-            Finding(
-                "measuring",
-                "load average",
-                str(load[0]),
-                "note" if busy else "ok",
-                "other work is running: compare ratios, not milliseconds" if busy else "",
-            )
-        )
-    pinned = described["thread_environment"]
-    findings.append(
-        Finding(
-            "measuring",
-            "thread variables",
-            " ".join(f"{name}={value}" for name, value in pinned.items()) or "none set",
-            "note" if pinned else "ok",
-            "they limit the runtimes beside the target's own option threads" if pinned else "",
-        )
-    )
     return findings
 
 

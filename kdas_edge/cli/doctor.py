@@ -9,7 +9,9 @@ import typer
 def doctor(
     json: Annotated[Path | None, typer.Option("--json", help="Write the findings here.")] = None,
 ) -> None:
-    """Look at processor, runtimes, packages and compilers, with one line of advice each.
+    """Look at processor, runtimes, packages, compilers and settings, with one line of advice each.
+
+    Settings are what changes a latency: clock, cores, quotas, pinned threads, load, model cache.
 
     For every device found, the precision that suits it, and why (kdas-edge export --precision
     writes it, kdas-edge bench measures it).
