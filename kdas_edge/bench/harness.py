@@ -18,6 +18,7 @@ Every row of the result has `model`, `role` (`teacher`, `student` or `peer`), `p
 - `accuracy`: key of the entries of the top-level list `accuracy`.
 
 The top-level list `throughput` (see `extras.throughput_rows`) is no latency and has no ratio.
+The keys of `accuracy` are described in `bench.groups`, those of `robustness` in `bench.robustness`.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from kdas_edge.bench.accuracy import Protocol, SetScores, data_fingerprint
 from kdas_edge.bench.energy import EnergyMeter
 from kdas_edge.bench.extras import start_rows, sustain_rows, throughput_rows, weigh_rows
 from kdas_edge.bench.models import describe, unique_names
+from kdas_edge.bench.robustness import robustness_rows
 from kdas_edge.bench.rows import Row, Settings, load_rows, precisions_of
 from kdas_edge.bench.scoring import accuracy_json, score_elsewhere, score_rows, share_key
 from kdas_edge.bench.timing import profile_rows, time_rows
@@ -72,10 +74,12 @@ def run(
     """
     bundles = ([teacher] if teacher is not None else []) + [*models, *peers]
     names = unique_names(bundles)
+    first = names[0] if teacher is not None else None
     roles = (["teacher"] if teacher is not None else []) + ["student"] * len(models)
     roles += ["peer"] * len(peers)
     meter = EnergyMeter()
     throughput: list[dict[str, Any]] = []
+    robustness: list[dict[str, Any]] = []
     rows: list[Row] = []
     accuracies: dict[str, dict[str, dict[Protocol, SetScores]]] = {}
     before = environment.load_average()
@@ -97,6 +101,8 @@ def run(
                 profile_rows(group, sets)
             if sets and accuracy_target is None:
                 score_rows(group, sets, settings, accuracies)
+            if sets and settings.robustness and not robustness:
+                robustness = robustness_rows(group, sets, settings, first)
             if settings.minutes > 0:
                 sustain_rows(group, sets, settings.minutes)
             if settings.throughput:
@@ -134,5 +140,6 @@ def run(
         },
         "rows": [row.as_json() for row in rows],
         **({"throughput": throughput} if settings.throughput else {}),
-        "accuracy": accuracy_json(accuracies, names[0] if teacher is not None else None),
+        "accuracy": accuracy_json(accuracies, first),
+        **({"robustness": robustness} if settings.robustness else {}),
     }

@@ -13,6 +13,7 @@ from kdas_edge.bench.models import one_line, precisions
 from kdas_edge.bench.peers import PeerBundle
 from kdas_edge.bench.pipeline import Pipeline, pipeline
 from kdas_edge.bundle.reader import Bundle
+from kdas_edge.data.corruptions import SEED
 from kdas_edge.data.layout import ImageSet, read_image
 from kdas_edge.latency import Warmup
 from kdas_edge.runtime.backends import FORMATS, Backend, open_backend
@@ -39,6 +40,8 @@ class Settings:
         energy: energy per frame, where the machine tells it.
         minutes: length of the sustained run of each row; 0 for none.
         throughput: frames a second with many requests in flight, in a table of their own.
+        robustness: corruptions under which Dice is measured again; see `bench.robustness`.
+        robustness_limit: so many images of each set for that, evenly spread; None for all.
     """
 
     iterations: int = 100
@@ -53,6 +56,8 @@ class Settings:
     energy: bool = True
     minutes: float = 0.0
     throughput: bool = False
+    robustness: tuple[str, ...] = ()
+    robustness_limit: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What the result file says of how latencies were measured."""
@@ -70,6 +75,14 @@ class Settings:
             "batch": 1,
             "mode": "synchronous, one request, candidates of a target interleaved",
             "sustained_minutes": self.minutes,
+            **({"robustness": self._robustness()} if self.robustness else {}),
+        }
+
+    def _robustness(self) -> dict[str, Any]:
+        return {
+            "corruptions": list(self.robustness),
+            "seed": SEED,
+            "images_of_each_set": self.robustness_limit,
         }
 
 

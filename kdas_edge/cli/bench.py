@@ -116,11 +116,22 @@ def bench(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(
-            "--protocol",
-            help="paper, deploy or both. Default: both; deploy on a device without PySODMetrics.",
-        ),
+        typer.Option("--protocol", help="paper, deploy or both. Default: both."),
     ] = None,
+    robustness: Annotated[
+        bool,
+        typer.Option(
+            "--robustness", help="Also Dice on spoilt images: blur, glare, smoke, noise and more."
+        ),
+    ] = False,
+    corruptions: Annotated[
+        str | None,
+        typer.Option("--corruptions", help="Only these, commas between; implies --robustness."),
+    ] = None,
+    robustness_limit: Annotated[
+        int,
+        typer.Option("--robustness-limit", min=1, help="Images of each set for that."),
+    ] = 40,
     profile: Annotated[
         bool,
         typer.Option("--profile", help="Tell where the time goes, by layer type (CPU or GPU)."),
@@ -133,6 +144,9 @@ def bench(
     ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the result here, with every sample.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write one line per image and row here.")
     ] = None,
     html: Annotated[
         Path | None,
@@ -164,15 +178,19 @@ def bench(
 
         kdas-edge bench student --data DATA --peer unet.onnx --peer-config unet.yaml
 
+        kdas-edge bench student --teacher teacher --data DATA --robustness --csv images.csv
+
         kdas-edge bench student --profile-top 15
     """
     from kdas_edge.bench import harness
     from kdas_edge.bench.evaluation import choose_protocols, choose_sets
+    from kdas_edge.bench.image_csv import write_image_csv
     from kdas_edge.bench.models import PRECISIONS, open_model
     from kdas_edge.bench.overview import notes, overview_tables
     from kdas_edge.bench.peers import open_peers
     from kdas_edge.bench.report.profiles import profile_summaries, profile_tables
     from kdas_edge.bench.report.tables import bench_failures, bench_table
+    from kdas_edge.bench.robustness import choose_corruptions, robustness_tables
     from kdas_edge.bench.targets import choose_targets
     from kdas_edge.console import info, table
     from kdas_edge.errors import UserError
@@ -181,6 +199,8 @@ def bench(
     from kdas_edge.runtime.targets import parse_target
 
     protocols = choose_protocols(protocol)
+    if data is None and (csv is not None or robustness or corruptions):
+        raise UserError("--csv and --robustness are about images; name a data set with --data")
     wanted = tuple(precisions.split(",")) if precisions else None
     for name in wanted or ():
         if name not in PRECISIONS:
@@ -202,6 +222,8 @@ def bench(
         startup=startup,
         minutes=minutes,
         throughput=throughput,
+        robustness=choose_corruptions(corruptions) if robustness or corruptions else (),
+        robustness_limit=robustness_limit,
     )
     chosen = choose_sets(data, sets.split(",") if sets else None) if data is not None else {}
     bundles = [open_model(path) for path in models]
@@ -217,6 +239,8 @@ def bench(
         table(*shown)
     for line in notes(results):
         print(line)
+    for spoilt in robustness_tables(results):
+        table(*spoilt)
     for profiled in profile_tables(results, profile_top or 0):
         table(*profiled)
     for line in profile_summaries(results):
@@ -224,6 +248,8 @@ def bench(
     if json is not None:
         write_json(json, results)
         info(f"results: {json}")
+    if csv is not None:
+        write_image_csv(csv, results)
     if html is not None:
         from kdas_edge.bench.report import write_page
         from kdas_edge.bench.report.gallery import make_gallery

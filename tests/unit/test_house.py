@@ -13,6 +13,7 @@ GROUND = (
     "bundle",
     "metrics",
     "data.layout",
+    "data.corruptions",
     "recipe",
     "files",
     "errors",
