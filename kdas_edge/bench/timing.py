@@ -21,8 +21,8 @@ _PROFILED_INFERENCES = 20
 _DECODE = "decode"
 
 
-class _EndToEnd:
-    """Frame in, mask out: a candidate that also keeps how long each stage took."""
+class EndToEnd:
+    """Frame in, mask out: a candidate of `latency.measure` that keeps how long each stage took."""
 
     def __init__(self, pipeline: Pipeline, frames: Sequence[TimedFrame]) -> None:
         self._segment = pipeline.segment
@@ -32,6 +32,7 @@ class _EndToEnd:
         self._stages: list[dict[str, float]] = []
 
     def __call__(self) -> None:
+        """Segment the next frame."""
         self._stages.append(self._segment(next(self._frames)).milliseconds)
 
     def stages(self, timed: int) -> dict[str, float]:
@@ -57,10 +58,10 @@ def time_rows(group: Sequence[Row], sets: dict[str, ImageSet], settings: Setting
         return
     frames = timed_frames(sets)
     runs = {key: model_only(row, frames) for key, row in alive.items()}
-    whole: dict[str, _EndToEnd] = {}
+    whole: dict[str, EndToEnd] = {}
     if settings.end_to_end:
         whole = {
-            key: _EndToEnd(row.pipeline, frames)
+            key: EndToEnd(row.pipeline, frames)
             for key, row in alive.items()
             if row.target.batch == 1
         }
@@ -113,7 +114,7 @@ def profile_rows(group: Sequence[Row], sets: dict[str, ImageSet]) -> None:
 def _end_to_end(
     row: Row,
     key: str,
-    candidate: _EndToEnd | None,
+    candidate: EndToEnd | None,
     timings: dict[str, latency.Latency | Exception],
     reference: str | None,
 ) -> dict[str, Any]:
