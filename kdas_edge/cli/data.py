@@ -1,4 +1,4 @@
-"""`kdas-edge data`: look a data set over, draw a synthetic one, make a compact copy."""
+"""`kdas-edge data`: look a data set over, draw a synthetic one, make a compact copy, spoil one."""
 
 from collections import Counter
 from pathlib import Path
@@ -127,6 +127,35 @@ def prepare(
     if json is not None:
         write_json(json, {"root": str(out)} | record(root, size, quality, prepared))
     info(f"next: kdas-edge train --recipe RECIPE --data {out} data.size={size}")
+
+
+@app.command()
+def corrupt(
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    out: Annotated[Path, typer.Option("--out", help="Picture to write: .png, .jpg or .webp.")],
+    corruptions: Annotated[
+        str | None, typer.Option("--corruptions", help="Only these, commas between. Default: all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds draw other accidents.")] = 0,
+    width: Annotated[int, typer.Option(min=32, max=4096, help="Of one picture, in pixels.")] = 240,
+) -> None:
+    """Show what `bench --robustness` does to an image: every corruption at three strengths.
+
+    Examples:
+
+        kdas-edge data corrupt frame.png --out sheet.jpg
+
+        kdas-edge data corrupt frame.png --out sheet.png --corruptions smoke,bubbles --width 480
+    """
+    from kdas_edge.console import info
+    from kdas_edge.data.contact_sheet import check_suffix, contact_sheet, write_sheet
+    from kdas_edge.data.corruptions import CORRUPTIONS
+    from kdas_edge.data.layout import read_image
+
+    check_suffix(out)
+    names = corruptions.split(",") if corruptions else list(CORRUPTIONS)
+    write_sheet(out, contact_sheet(read_image(image), names, image.stem, seed, width))
+    info(f"{len(names)} corruptions at three strengths: {out}")
 
 
 def _show(report: "Report") -> None:

@@ -287,8 +287,9 @@ def _view(frame: Frame) -> Map:
     bright = (frame.max(axis=2) > _SURROUND).astype(np.uint8)
     reach = max(3, _side(frame) // 20) | 1
     closed = cv2.morphologyEx(bright, cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8))
-    soft = cv2.GaussianBlur(closed.astype(np.float32), (0, 0), max(1.0, _side(frame) / 200))
-    return np.asarray(soft * closed, dtype=np.float32)
+    soft = cv2.GaussianBlur(closed.astype(np.float32), (0, 0), max(1.0, _side(frame) / 100))
+    # 0 on the border of the view and outside of it, 1 a few pixels within
+    return np.asarray(np.clip(2 * soft - 1, 0, 1), dtype=np.float32)
 
 
 def _clouds(rng: np.random.Generator, frame: Frame, cells: int, octaves: int = 1) -> Map:
