@@ -192,9 +192,9 @@ def _rounds(timing: dict[str, Any]) -> str:
 
 
 def _restless(row: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """A row that was given the chance to settle and did not."""
-    asked = settings["warmup_rounds_at_most"] > settings["warmup_rounds"]
-    return asked and not row["latency"]["warmup"]["settled"]
+    """A row that was given the chance to settle and did not; older results do not say."""
+    asked = settings.get("warmup_rounds_at_most", 0) > settings.get("warmup_rounds", 0)
+    return asked and not row.get("latency", {}).get("warmup", {}).get("settled", True)
 
 
 def _megabytes(size: int | None) -> str:
