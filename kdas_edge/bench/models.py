@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.bench.accuracy import Predict
-from kdas_edge.bench.peers import PeerBundle, PeerPipeline
+from kdas_edge.bench.peer_pipeline import PeerPipeline
+from kdas_edge.bench.peers import PeerBundle
 from kdas_edge.bundle.manifest import (
     FILE_NAME,
     PRECISIONS,
@@ -73,7 +74,7 @@ def predictor(bundle: Bundle, backend: Backend) -> Predict:
     batch = backend.effective.get("batch", 1)
     assert isinstance(batch, int)
     if isinstance(bundle, PeerBundle):
-        peer = PeerPipeline(bundle, backend, batch)
+        peer = PeerPipeline(bundle.name, bundle.config, backend, batch)
         return lambda frame: peer.probability(backend.infer(peer.prepare(frame)), *frame.shape[:2])
 
     def predict(frame: NDArray[np.uint8]) -> NDArray[np.float32]:

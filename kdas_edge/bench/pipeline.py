@@ -5,7 +5,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.bench.peers import PeerBundle, PeerPipeline
+from kdas_edge.bench.peer_pipeline import PeerPipeline
+from kdas_edge.bench.peers import PeerBundle
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.runtime.backends import Backend
 from kdas_edge.runtime.segmenter import Result, Segmenter, preprocess
@@ -69,5 +70,5 @@ def pipeline(bundle: Bundle, backend: Backend, target: Target, precision: str) -
         precision: of the model file.
     """
     if isinstance(bundle, PeerBundle):
-        return PeerPipeline(bundle, backend, target.batch)
+        return PeerPipeline(bundle.name, bundle.config, backend, target.batch)
     return CorePipeline(bundle, backend, target, precision)

@@ -1,5 +1,7 @@
 """The tiny network in many disguises: every one must give the probabilities of the original."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from peer_model import NORMAL, make_peer, make_peer_ir, write_config
@@ -225,3 +227,9 @@ def test_files_that_are_no_peers_are_refused(tmp_path):
             open_peer(model, config)
     with pytest.raises(UserError, match="give one for each"):
         open_peers([tmp_path / "net.onnx"], [])
+
+
+def test_the_committed_example_of_a_configuration_is_read():
+    path = Path(__file__).parents[3] / "benchmarks" / "peers" / "pranet.yaml"
+    config = read_peer_config(path)
+    assert config.size == (352, 352) and config.output == "logits"
