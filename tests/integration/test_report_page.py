@@ -6,13 +6,22 @@ import numpy as np
 import pytest
 from bench_results import CASE, make_results
 from run_verb import only_line, run_verb
+from tiny_bundle import make_tiny_bundle, rewrite_manifest
 
+from kdas_edge.bench import harness
+from kdas_edge.bench.evaluation import choose_sets
 from kdas_edge.bench.report import write_page
+from kdas_edge.bench.report.charts import make_plots
+from kdas_edge.bench.report.details import further_lines
 from kdas_edge.bench.report.distributions import histogram
-from kdas_edge.bench.report.grid import further_lines, results_grid
+from kdas_edge.bench.report.grid import more_grids, results_grid
 from kdas_edge.bench.report.merge import join
+from kdas_edge.bench.report.page import render
 from kdas_edge.bench.report.plots import pareto_front, points, sizes
+from kdas_edge.bench.report.robustness import robustness_points
+from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.errors import UserError
+from kdas_edge.runtime.targets import parse_targets
 
 
 class Page(HTMLParser):
@@ -70,6 +79,66 @@ def test_every_overlay_has_a_text_for_those_who_do_not_see_it(page):
     assert images[1]["alt"] == "scenes 7, student int8, Dice 0.400"
 
 
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory, scenes):
+    """A real benchmark of a tiny bundle with everything that bench can measure."""
+    root = tmp_path_factory.mktemp("everything")
+    student = make_tiny_bundle(root / "student", presets=("core",))
+    teacher = make_tiny_bundle(root / "teacher", presets=("core",))
+    rewrite_manifest(teacher, lambda values: values.update(name="teacher"))
+    settings = harness.Settings(
+        iterations=10, warmup=1, protocols=("deploy",), minutes=0.02, throughput=True,
+        robustness=("defocus", "smoke"), robustness_limit=2, energy=True, seconds=1,
+    )  # fmt: skip
+    targets = parse_targets("openvino:CPU:threads=1")
+    opened = open_bundle(student), open_bundle(teacher)
+    return harness.run([opened[0]], opened[1], targets, choose_sets(scenes), settings)
+
+
+def test_all_that_bench_measures_is_on_the_page(everything, tmp_path):
+    write_page(tmp_path / "page.html", everything)
+    text = (tmp_path / "page.html").read_text().split("<script>")[0]
+    for heading in (
+        "Accuracy on corrupted images", "Latency of a sustained run", "Accuracy against size",
+        "end to end: frame in, mask out", "throughput: many", "sustained run: above 1",
+        "By size of polyp, and in whole frames",
+    ):  # fmt: skip
+        assert heading in text, heading
+    for name in ("robustness", "sustained"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    # every key of a row has a place: nothing is left for the list of unknown numbers
+    assert further_lines(everything) == []
+    # where this machine does not tell its energy, the page says so
+    told = [row["energy"] for row in everything["rows"]]
+    assert all("joules_per_frame" in energy or "energy: unavailable" in text for energy in told)
+
+
+def test_the_robustness_plot_has_a_line_from_clean_to_strong_for_every_model(everything):
+    records = robustness_points(everything)
+    lines = {}
+    for record in records:
+        lines.setdefault((record["model"], record["corruption"]), []).append(record["strength"])
+    assert set(lines) == {
+        (model, corruption)
+        for model in ("teacher fp32", "tiny fp32", "tiny int8")
+        for corruption in ("defocus", "smoke")
+    }
+    assert all(strengths == [0, 1, 2, 3] for strengths in lines.values())
+
+
+def test_machines_are_joined_with_their_throughput_and_one_robustness(everything):
+    joined = join([("laptop", everything), ("jetson", everything)])
+    assert joined["robustness"] == everything["robustness"]
+    machines = [entry["machine"] for entry in joined["throughput"]]
+    assert sorted(set(machines)) == ["jetson", "laptop"]
+    titles = [title for title, _ in more_grids(joined)]
+    assert any(title.startswith("throughput") for title in titles)
+    other = copy.deepcopy(everything)
+    for record in other["data"].values():
+        record["sha256"] = "0" * 64
+    assert join([("a", everything), ("b", other)])["robustness"] == []
+
+
 @pytest.mark.parametrize("name", ["pareto", "size", "latency"])
 def test_the_plots_are_also_files(page, name):
     assert (page.parent / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -105,11 +174,11 @@ def test_columns_that_no_row_has_are_left_out_and_unknown_numbers_are_shown():
     headings = [heading for heading, _ in results_grid(results).headings]
     assert "p50 ms" in headings and "p95 ms" not in headings
     results["rows"][0]["latency"]["p95"] = 120.0
-    results["rows"][0]["energy"] = {"joules_per_frame": 0.25, "samples": [1.0] * 50}
+    results["rows"][0]["fan_noise"] = {"decibel": 32.5, "samples": [1.0] * 50}
     assert "p95 ms" in [heading for heading, _ in results_grid(results).headings]
     further = dict(further_lines(results))
     lines = dict(further["teacher fp32, openvino:CPU:threads=1"])
-    assert lines["energy joules per frame"] == "0.25" and "energy samples" not in lines
+    assert lines == {"fan noise decibel": "32.5"}
 
 
 def test_a_failed_row_says_failed_in_the_table():
@@ -153,7 +222,15 @@ def test_accuracies_on_different_images_are_not_compared_but_latencies_are():
     joined = join([("a", make_results()), ("b", make_results(digest="b" * 64))])
     assert joined["accuracy"] == [] and joined["data"] == {}
     assert len(joined["rows"]) == 10
-    assert any("scenes are left out" in note for note in joined["notes"])
+    assert any("scenes are not compared" in note for note in joined["notes"])
+
+
+def test_the_page_says_that_accuracies_are_not_compared(tmp_path):
+    joined = join([("a", make_results()), ("b", make_results(digest="b" * 64))])
+    text = render(joined, [], make_plots(joined)).split("<script>")[0]
+    assert "Accuracies on scenes are not compared" in text
+    assert "Latencies can still be compared" in text
+    assert "openvino:CPU:threads=1 · a" in text and "Dice scenes" not in text
 
 
 def test_two_models_of_one_name_keep_apart():

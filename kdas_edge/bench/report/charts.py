@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdas_edge.bench.report.distributions import latency_chart
+from kdas_edge.bench.report.distributions import latency_chart, sustained_chart
 from kdas_edge.bench.report.plots import pareto_chart, size_chart
 from kdas_edge.bench.report.robustness import robustness_chart
 from kdas_edge.files import write_bytes_atomic, write_text_atomic
@@ -56,6 +56,13 @@ def make_plots(results: dict[str, Any]) -> list[Plot]:
             "One panel per row, each with its own axes. Solid: median; dashed: 90th percentile. "
             "The slowest 1 % of inferences are not drawn; the table has p99 and the maximum.",
             latency_chart(results),
+        ),
+        (
+            "sustained",
+            "Latency of a sustained run",
+            "A line that rises shows a machine that becomes slower when it is warm. The axis "
+            "begins at 0, so that a small change looks small.",
+            sustained_chart(results),
         ),
     ):
         if chart is not None:

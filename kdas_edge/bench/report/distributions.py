@@ -1,4 +1,4 @@
-"""How the latencies of each row are distributed: one small histogram per row."""
+"""How latencies are distributed, and how they change while a machine gets warm."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -104,5 +104,46 @@ def latency_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
             columns=2,
         )
         .resolve_scale(x="independent", y="independent")
+    )
+    return theme.finish(chart)
+
+
+def sustained_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
+    """Median latency over the minutes of a sustained run; None where there was none."""
+    import altair as alt
+
+    values = []
+    for row in results["rows"]:
+        for window in row.get("sustained", {}).get("windows", []):
+            values.append(
+                {
+                    "model": f"{row['model']} {row['precision']}",
+                    "target": target_label(row),
+                    "minutes": window["start_s"] / 60,
+                    "p50 ms": window["p50"],
+                    "p99 ms": window["p99"],
+                }
+            )
+    if not values:
+        return None
+    models = [name for name in model_names(results) if name in {v["model"] for v in values}]
+    targets = list(dict.fromkeys(value["target"] for value in values))
+    chart = (
+        alt.Chart(alt.Data(values=values))
+        .mark_line(point=True, strokeWidth=2)
+        .encode(
+            x=alt.X("minutes:Q", title="minutes", axis=alt.Axis(grid=False)),
+            y=alt.Y("p50 ms:Q", title="median latency, ms"),
+            color=theme.color("model", models),
+            strokeDash=theme.dash("target", targets),
+            tooltip=[
+                alt.Tooltip("model:N"),
+                alt.Tooltip("target:N"),
+                alt.Tooltip("minutes:Q", format=".1f"),
+                alt.Tooltip("p50 ms:Q", format=".2f"),
+                alt.Tooltip("p99 ms:Q", format=".2f"),
+            ],
+        )
+        .properties(width=720, height=260)
     )
     return theme.finish(chart)

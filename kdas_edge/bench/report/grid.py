@@ -1,9 +1,10 @@
 """The page's tables: headings and cells, with the number that each cell is sorted by."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kdas_edge.bench.overview import overview_tables
 from kdas_edge.bench.report.plots import target_label
 from kdas_edge.bench.report.tables import main_accuracies, ratio_text
 
@@ -12,16 +13,6 @@ ACCURACY_METRICS = {
     "paper": ("mDice", "mIoU", "wFmeasure", "Smeasure", "maxEmeasure", "MAE"),
     "deploy": ("Dice", "IoU", "sensitivity", "precision", "specificity"),
 }
-# a row's keys that have a column or a table of their own
-_SHOWN = {
-    *("model", "role", "precision", "target", "machine", "status", "reason", "accuracy"),
-    *("file_bytes", "load_ms", "latency", "speedup", "effective", "profile"),
-}
-_LATENCY_SHOWN = {*("unit", "p50", "p90", "p95", "p99", "max", "first", "samples")}
-# frames a second whose missed deadlines have a column; the others stand under the further numbers
-_DEADLINES = ("25", "60")
-# longer lists are curves, for the JSON file
-_LISTED = 6
 
 
 @dataclass(frozen=True)
@@ -68,8 +59,6 @@ def results_grid(results: dict[str, Any]) -> Grid:
     columns.append(("MB", lambda row: _number(_megabytes(row), 2)))
     for name in results["data"]:
         columns.append((f"Dice {name}", lambda row, name=name: _dice(dice, row, name)))
-    for fps in _DEADLINES:
-        columns.append((f"late at {fps}/s, %", _late(fps)))
     columns.append(("first ms", _at("latency", "first", digits=2)))
     columns.append(("load ms", _at("load_ms", digits=0)))
     kept = [
@@ -108,54 +97,70 @@ def accuracy_grid(results: dict[str, Any], protocol: str) -> Grid | None:
     return Grid(headings, rows)
 
 
-def effective_lines(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """Each row's name and what its runtime says it does."""
+def more_grids(results: dict[str, Any]) -> list[tuple[str, Grid]]:
+    """The tables that the terminal shows below the main one, with their titles.
+
+    Args:
+        results: also of an older version, whose rows lack what a table needs; it is left out.
+    """
+    labelled = [{**row, "target": target_label(row)} for row in results["rows"]]
+    for row in labelled:
+        if not {"p95", "warmup", "deadline_misses"} <= row.get("latency", {}).keys():
+            row.pop("latency", None)
+    throughput = [{**row, "target": target_label(row)} for row in results.get("throughput", [])]
+    found = {**results, "rows": labelled, "throughput": throughput}
     return [
-        (_name(row), "; ".join(f"{key}: {value}" for key, value in row["effective"].items()))
-        for row in results["rows"]
-        if row.get("effective")
+        (title, _from_text(headings, cells)) for title, headings, cells in overview_tables(found)
     ]
 
 
-def further_lines(results: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What else each row holds, whatever this version of the benchmark measured.
-
-    Returns:
-        Name of the row, and names and values; lists of samples are left to the JSON file.
-    """
-    found = []
-    for row in results["rows"]:
-        rest = {key: value for key, value in row.items() if key not in _SHOWN}
-        latency = row.get("latency", {})
-        rest |= {
-            f"latency {key}": value for key, value in latency.items() if key not in _LATENCY_SHOWN
-        }
-        lines = [line for key, value in rest.items() for line in _flat(key, value)]
-        if lines:
-            found.append((_name(row), lines))
-    return found
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    name = name.replace("_", " ")
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(f"{name} {key}", inner)
-    elif isinstance(value, list):
-        if len(value) <= _LISTED and not any(isinstance(item, dict | list) for item in value):
-            yield name, ", ".join(_short(item) for item in value)
-    else:
-        yield name, _short(value)
+def size_grid(results: dict[str, Any]) -> Grid | None:
+    """Dice by size of polyp, and whole frames missed or falsely marked; None without them."""
+    entries = [e for e in results["accuracy"] if e["protocol"] == "deploy" and "by_size" in e]
+    if not entries:
+        return None
+    groups = {name: part["what"] for e in entries for name, part in e["by_size"].items()}
+    shares = {
+        "polyps found": "sensitivity",
+        "found at IoU 0.5": "sensitivity_iou50",
+        "polyp-free frames marked": "false_positive_frames",
+    }
+    headings = [(name, False) for name in ("model", "precision", "computed on", "data set")]
+    headings += [(f"Dice {name} ({what})", True) for name, what in groups.items()]
+    headings += [(heading, True) for heading in (*shares, "int8 − fp32 (95 %)")]
+    rows = []
+    for entry in entries:
+        row = [Cell(entry[name]) for name in ("model", "precision", "target", "dataset")]
+        for name in groups:
+            dice = entry["by_size"].get(name, {}).get("metrics", {}).get("Dice")
+            row.append(_estimate(dice))
+        row += [_estimate(entry.get("frames", {}).get(name)) for name in shares.values()]
+        own = entry.get("difference_to_fp32") if entry["precision"] == "int8" else None
+        rows.append([*row, _difference(own)])
+    return Grid(headings, rows)
 
 
-def _short(value: Any) -> str:
-    if value is None:
-        return "not told"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _name(row: dict[str, Any]) -> str:
-    return f"{row['model']} {row['precision']}, {target_label(row)}"
+def robustness_grid(results: dict[str, Any]) -> Grid | None:
+    """Dice of each model on each corruption and strength; None where it was not measured."""
+    entries = [e for e in results.get("robustness") or [] if "Dice" in e["metrics"]]
+    if not entries:
+        return None
+    models = list(dict.fromkeys((e["model"], e["precision"]) for e in entries))
+    found = {
+        (e["dataset"], e["corruption"], e["strength"], e["model"], e["precision"]): e
+        for e in entries
+    }
+    headings = [("data set", False), ("corruption", False), ("strength", True)]
+    headings += [(f"{model} {precision}", True) for model, precision in models]
+    rows = []
+    for key in dict.fromkeys((e["dataset"], e["corruption"], e["strength"]) for e in entries):
+        dataset, corruption, strength = key
+        row = [Cell(dataset), Cell(corruption.replace("_", " ")), Cell(str(strength), strength)]
+        for model in models:
+            entry = found.get((*key, *model))
+            row.append(_estimate(entry["metrics"]["Dice"] if entry else None))
+        rows.append(row)
+    return Grid(headings, rows)
 
 
 def _at(*path: str, digits: int) -> Callable[[dict[str, Any]], Cell]:
@@ -164,14 +169,6 @@ def _at(*path: str, digits: int) -> Callable[[dict[str, Any]], Cell]:
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         return _number(value, digits)
-
-    return cell
-
-
-def _late(fps: str) -> Callable[[dict[str, Any]], Cell]:
-    def cell(row: dict[str, Any]) -> Cell:
-        fraction = row.get("latency", {}).get("deadline_misses", {}).get(fps)
-        return _NONE if fraction is None else _number(100 * fraction, 1)
 
     return cell
 
@@ -200,11 +197,31 @@ def _dice(dice: dict[str, dict[str, dict[str, float]]], row: dict[str, Any], nam
 def _metric(entry: dict[str, Any], name: str) -> Cell:
     if name in entry["set_metrics"]:
         return _number(entry["set_metrics"][name], 3)
-    found = entry["metrics"].get(name)
+    return _estimate(entry["metrics"].get(name))
+
+
+def _estimate(found: dict[str, float] | None) -> Cell:
     if found is None:
         return _NONE
     title = f"95 %: {found['low']:.3f}–{found['high']:.3f}, {found['count']} images"
     return Cell(f"{found['mean']:.3f}", found["mean"], title)
+
+
+def _from_text(headings: list[str], cells: list[list[str]]) -> Grid:
+    """A grid of a table that was made for the terminal; columns of numbers are sorted as such."""
+    parsed = [[Cell(text, _leading_number(text)) for text in row] for row in cells]
+    numeric = [
+        all(row[i].value is not None or row[i].text in ("–", "") for row in parsed)
+        for i in range(len(headings))
+    ]
+    return Grid(list(zip(headings, numeric, strict=True)), parsed)
+
+
+def _leading_number(text: str) -> float | None:
+    try:
+        return float(text.split()[0])
+    except (ValueError, IndexError):
+        return None
 
 
 def _difference(found: dict[str, float] | None) -> Cell:

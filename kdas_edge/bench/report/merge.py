@@ -46,6 +46,8 @@ def join(parts: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
         "environments": [],
         "rows": [],
         "accuracy": [],
+        "throughput": [],
+        "robustness": [],
         "models": {},
         "data": {},
         "notes": [],
@@ -53,8 +55,8 @@ def join(parts: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     conflicting = _conflicts([results for _, results in parts])
     for name in conflicting:
         joined["notes"].append(
-            f"Accuracies on {name} are left out: the files were computed on different images. "
-            "Latencies can still be compared."
+            f"Accuracies on {name} are not compared and left out: the files were computed on "
+            "different images. Latencies can still be compared."
         )
     for label, (_, results) in zip(labels, parts, strict=True):
         renamed = _renamed(joined["models"], results["models"], label)
@@ -74,6 +76,14 @@ def join(parts: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
                         "model": renamed[entry["model"]],
                     }
                 )
+        for row in results.get("throughput", []):
+            joined["throughput"].append({**row, "model": renamed[row["model"]], "machine": label})
+        measured = {_same_masks(entry) for entry in joined["robustness"]}
+        for entry in results.get("robustness", []):
+            entry = {**entry, "model": renamed[entry["model"]]}
+            # the same model in the same runtime gives the same masks on another machine
+            if entry["dataset"] not in conflicting and _same_masks(entry) not in measured:
+                joined["robustness"].append(entry)
         for name, record in results["data"].items():
             if name not in conflicting:
                 joined["data"][name] = record
@@ -89,6 +99,10 @@ def _conflicts(results: Sequence[dict[str, Any]]) -> list[str]:
         for name, record in part["data"].items():
             seen.setdefault(name, set()).add(record["sha256"])
     return [name for name, digests in seen.items() if len(digests) > 1]
+
+
+def _same_masks(entry: dict[str, Any]) -> tuple[str, ...]:
+    return entry["model"], entry["precision"], entry["target"], entry["dataset"]
 
 
 def _renamed(known: dict[str, Any], models: dict[str, Any], label: str) -> dict[str, str]:

@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from kdas_edge.bench.report.charts import Plot, make_plots, write_files
+from kdas_edge.bench.report.details import (
+    effective_lines,
+    further_lines,
+    unavailable_lines,
+)
 from kdas_edge.bench.report.gallery import Case
 from kdas_edge.bench.report.grid import (
     ACCURACY_METRICS,
     accuracy_grid,
-    effective_lines,
-    further_lines,
+    more_grids,
     results_grid,
+    robustness_grid,
+    size_grid,
 )
 from kdas_edge.bench.report.plots import target_label
 from kdas_edge.bench.report.tables import bench_failures, ratio_text
@@ -53,6 +59,10 @@ def render(results: dict[str, Any], overlays: Sequence[Case], plots: Sequence[Pl
         failures=bench_failures(results),
         headline=_headline(results),
         accuracy={name: accuracy_grid(results, name) for name in ACCURACY_METRICS},
+        more=more_grids(results),
+        unavailable=unavailable_lines(results),
+        sizes=size_grid(results),
+        robustness=robustness_grid(results),
         effective=effective_lines(results),
         further=further_lines(results),
         environments=results.get("environments")
