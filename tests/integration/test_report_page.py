@@ -10,6 +10,7 @@ from tiny_bundle import make_tiny_bundle, rewrite_manifest
 
 from kdas_edge.bench import harness
 from kdas_edge.bench.evaluation import choose_sets
+from kdas_edge.bench.harness import SCHEMA
 from kdas_edge.bench.report import write_page
 from kdas_edge.bench.report.charts import make_plots
 from kdas_edge.bench.report.details import further_lines
@@ -244,6 +245,8 @@ def test_a_result_of_another_schema_is_one_line(tmp_path, capsys):
     path = tmp_path / "old.json"
     path.write_text(json.dumps({**make_results(), "schema": "kdas-edge/bench/0"}))
     assert "kdas-edge/bench/0" in only_line(run_verb(capsys, "report", path, "--out", tmp_path))
+    path.write_text(json.dumps({"schema": SCHEMA, "rows": []}))
+    assert "no complete result" in only_line(run_verb(capsys, "report", path, "--out", tmp_path))
     path.write_text("[1, 2")
     assert "not a JSON file" in only_line(run_verb(capsys, "report", path, "--out", tmp_path))
     assert list(tmp_path.iterdir()) == [path]

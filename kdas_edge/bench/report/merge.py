@@ -8,12 +8,14 @@ from kdas_edge.bench.harness import SCHEMA
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
 
+_NEEDED = ("disclaimer", "environment", "settings", "data", "models", "rows", "accuracy")
+
 
 def read(path: Path) -> dict[str, Any]:
     """Read a result file of `kdas-edge bench`.
 
     Raises:
-        UserError: unreadable, not JSON, or another schema.
+        UserError: unreadable, not JSON, another schema, or incomplete.
     """
     results = read_json(path)
     schema = results.get("schema") if isinstance(results, dict) else None
@@ -21,6 +23,12 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} has schema {schema!r}, this kdas-edge reads {SCHEMA!r}; "
             "write it with kdas-edge bench of this version"
+        )
+    absent = [name for name in _NEEDED if name not in results]
+    if absent:
+        raise UserError(
+            f"{path} has no {absent[0]!r}, so it is no complete result; write it again with "
+            "kdas-edge bench --json"
         )
     return dict(results)
 
