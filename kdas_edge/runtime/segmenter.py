@@ -86,6 +86,10 @@ class Segmenter:
         """
         if isinstance(target, str):
             target = parse_target(target)
+        if target.batch != 1:
+            raise UserError(
+                f"target {target}: frames are segmented one at a time; remove the option batch"
+            )
         bundle = open_bundle(Path(path))
         if precision is None:
             quantised = bundle.model("int8", FORMATS[target.runtime], preset)

@@ -196,7 +196,7 @@ def _fix_shape(graph: ov.Model, target: Target, shape: Sequence[int] | None) -> 
         raise TargetError(
             "wrong option" if target.batch > 1 else "dynamic shape",
             f"target {target}: the model of input {found} cannot be given {wanted} "
-            f"({_reason(error)}); remove batch, or export it with that shape",
+            f"({_reason(error)}); remove the option batch, or export it with that shape",
         ) from error
 
 

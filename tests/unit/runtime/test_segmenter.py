@@ -118,3 +118,8 @@ def test_a_closed_segmenter_says_so(path):
         segmenter.close()
         with pytest.raises(UserError, match="closed"):
             segmenter.segment(scene())
+
+
+def test_a_batch_is_refused_since_frames_come_one_at_a_time(path):
+    with pytest.raises(UserError, match="remove the option batch"):
+        Segmenter.load(path, TARGET + ":batch=2")
