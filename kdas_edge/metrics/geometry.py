@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 # side of the Gaussian window of the weighted F-measure, and its radius
 _WINDOW, _SIGMA = 7, 5
 REACH = _WINDOW // 2
-# distances are computed this far around the polyp first; beyond, exp(−0.139 d) is below 2e-8
-_NEAR_MARGIN = 128
+# Distances are computed so far around the polyp as a map needs it, which is less for a map that is
+# sure of its background.
+MARGINS = (48, 80, 128)
 _DECAY = np.log(0.5) / 5
 
 Box = tuple[slice, slice]
@@ -26,6 +27,11 @@ def gaussian() -> NDArray[np.float64]:
     x = np.arange(_WINDOW) - REACH
     weights = np.exp(-(x**2) / (2 * _SIGMA**2))
     return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def decay_at(distance: float) -> float:
+    """exp(log(0.5) / 5 · distance in pixels), equation 12 of the weighted F-measure."""
+    return float(np.exp(_DECAY * distance))
 
 
 class MaskGeometry:
@@ -50,7 +56,7 @@ class MaskGeometry:
             raise ValueError("a mask without a polyp has no geometry")
         self._bounds = cv2.boundingRect(self.pixels)
         self.box = self._around(REACH)
-        self._weights: tuple[bool, Box, NDArray[np.float64]] | None = None
+        self._decay: dict[int | None, tuple[NDArray[np.float64], float]] = {}
 
     @functools.cached_property
     def centre(self) -> tuple[int, int]:
@@ -82,38 +88,42 @@ class MaskGeometry:
         padded[_FARTHEST:-_FARTHEST, _FARTHEST:-_FARTHEST] = inside
         is_polyp = padded.ravel()
         pixels = np.flatnonzero(band)
-        # one pixel of the frame, in the coordinates of the padded and of the cropped mask
+        # the same pixels in the coordinates of the padded mask
         wide = (pixels // width + _FARTHEST) * stride + pixels % width + _FARTHEST
-        found_at, found = [], []
-        for _, dx, dy in _OFFSETS:
-            hit = is_polyp[wide + dy * stride + dx]
-            found_at.append(pixels[hit])
-            found.append(pixels[hit] + dy * width + dx)
-            pixels, wide = pixels[~hit], wide[~hit]
-            if not len(pixels):
-                break
-        return np.concatenate(found_at), np.concatenate(found)
+        dx, dy = _OFFSETS.T
+        # the first polyp pixel in the order of distance
+        first = is_polyp[wide[:, np.newaxis] + (dy * stride + dx)].argmax(axis=1)
+        return pixels, pixels + (dy * width + dx)[first]
 
-    def decay(self, whole: bool) -> tuple[Box, NDArray[np.float64]]:
+    def surroundings(self, margin: int | None) -> Box:
+        """The smallest rows and columns that hold the polyp, and `margin` pixels on each side.
+
+        Args:
+            margin: in pixels; None for the whole frame.
+        """
+        if margin is None:
+            return slice(0, self.mask.shape[0]), slice(0, self.mask.shape[1])
+        return self._around(margin)
+
+    def decay(self, margin: int | None) -> tuple[NDArray[np.float64], float]:
         """How much the weighted F-measure forgives a false alarm near the polyp.
 
         Args:
-            whole: of the whole frame; otherwise of the surroundings of the polyp, outside of which
-                every weight is below `DECAY_BEYOND`.
+            margin: of `surroundings`.
 
         Returns:
-            The rows and columns, and in them exp(log(0.5) / 5 · distance to the polyp),
-            0 on the polyp itself.
+            `decay_at` the distance to the polyp, in the surroundings, 1 on the polyp itself; and
+            the sum of it.
         """
-        if self._weights is None or (whole and not self._weights[0]):
-            box = (slice(0, self.mask.shape[0]), slice(0, self.mask.shape[1]))
-            box = box if whole else self._around(_NEAR_MARGIN)
-            outside = np.subtract(1, self.pixels[box], dtype=np.uint8)
+        if margin not in self._decay:
+            outside = np.subtract(1, self.pixels[self.surroundings(margin)], dtype=np.uint8)
             distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
             # float32 holds the square, an integer, but not its root
-            exact = np.sqrt(np.rint(distance * distance), dtype=np.float64)
-            self._weights = (whole, box, cv2.exp(exact * _DECAY) * outside)
-        return self._weights[1:]
+            exact = cv2.sqrt(np.rint(distance * distance).astype(np.float64))
+            exact *= _DECAY
+            weights = np.asarray(cv2.exp(exact), dtype=np.float64)
+            self._decay[margin] = weights, float(weights.sum())
+        return self._decay[margin]
 
     def _around(self, margin: int) -> Box:
         x, y, width, height = self._bounds
@@ -124,13 +134,17 @@ class MaskGeometry:
         )
 
 
-DECAY_BEYOND = float(np.exp(_DECAY * _NEAR_MARGIN))
 # A corner of the window is √18 pixels from its centre, so that a nearer polyp pixel may lie outside
 # of the window, four pixels straight away.
 _FARTHEST = 4
-_OFFSETS = sorted(
-    (dx * dx + dy * dy, dx, dy)
-    for dx in range(-_FARTHEST, _FARTHEST + 1)
-    for dy in range(-_FARTHEST, _FARTHEST + 1)
-    if 0 < dx * dx + dy * dy <= 2 * REACH**2
+_OFFSETS = np.array(
+    [
+        (dx, dy)
+        for _, dx, dy in sorted(
+            (dx * dx + dy * dy, dx, dy)
+            for dx in range(-_FARTHEST, _FARTHEST + 1)
+            for dy in range(-_FARTHEST, _FARTHEST + 1)
+            if 0 < dx * dx + dy * dy <= 2 * REACH**2
+        )
+    ]
 )

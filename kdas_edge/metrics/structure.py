@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.metrics.geometry import DECAY_BEYOND, MaskGeometry, gaussian
+from kdas_edge.metrics.geometry import MARGINS, MaskGeometry, decay_at, gaussian
 
 _EPS = np.spacing(1)
 # what the far surroundings may add to the weighted F-measure before they are computed
@@ -103,20 +103,34 @@ def _weighted_f(
     kernel = gaussian()
     smooth = cv2.sepFilter2D(spread, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
     missed = float((np.minimum(error, smooth) * mask).sum())
-    forgiven = 0.0
-    for whole in (False, True):
-        rows, weights = geometry.decay(whole)
-        near = (values[rows].astype(np.float64) - low) / span
-        forgiven = float(np.vdot(near, weights))
-        alarms_near = float(near.sum() - (cropped * mask).sum())
-        far = max(0.0, false_alarm - alarms_near)
-        if far * DECAY_BEYOND <= _NEGLIGIBLE * geometry.area:
-            break
+    # of the sum of the decay-weighted map; the decay is 1 on the polyp, which is taken off again
+    hit = float((cropped * mask).sum())
+    margin = _margin(values, low, span, false_alarm + hit, geometry)
+    decay, decay_sum = geometry.decay(margin)
+    near = values[geometry.surroundings(margin)].astype(np.float64)
+    forgiven = (float(np.vdot(near, decay)) - low * decay_sum) / span - hit
     true = geometry.area - missed
     false = 2 * false_alarm - forgiven
     recall = 1 - missed / geometry.area
     precision = true / (true + false + _EPS)
     return float(2 * recall * precision / (recall + precision + _EPS))
+
+
+def _margin(
+    values: NDArray[np.floating[Any]],
+    low: float,
+    span: float,
+    total: float,
+    geometry: MaskGeometry,
+) -> int | None:
+    """How far around the polyp distances matter for a map whose sum is `total`."""
+    for margin in MARGINS:
+        near = values[geometry.surroundings(margin)]
+        inside = float(cv2.reduce(near, 0, cv2.REDUCE_SUM, dtype=cv2.CV_64F).sum())
+        far = max(0.0, total - (inside - low * near.size) / span)
+        if far * decay_at(margin) <= _NEGLIGIBLE * geometry.area:
+            return margin
+    return None
 
 
 def _object(count: float, total: float, squares: float) -> float:
