@@ -19,7 +19,6 @@ PACKAGES = (
     "openvino",
     "onnxruntime",
     "onnxruntime-gpu",
-    "pysodmetrics",
     "torch",
     "torchvision",
     "timm",

@@ -191,7 +191,7 @@ def _compilers(devices: dict[str, list[str]]) -> list[Finding]:
 def _extras() -> list[Finding]:
     findings = []
     for extra, modules, verbs in (
-        ("report", ("altair", "jinja2", "vl_convert", "py_sod_metrics"), "report, protocol paper"),
+        ("report", ("altair", "jinja2", "vl_convert"), "report"),
         ("train", ("torch", "timm", "lightning_fabric", "nncf", "onnx"), "train … export"),
     ):
         absent = [name for name in modules if importlib.util.find_spec(name) is None]
