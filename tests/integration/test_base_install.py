@@ -92,7 +92,8 @@ def data(tmp_path_factory):
 def bench_command(bundle: Path, data: Path, result: Path) -> list[object]:
     targets = "openvino:CPU:threads=1,onnxruntime:CPU:threads=1"
     return [
-        "bench", bundle, "--data", data, "--targets", targets, "--protocol", "deploy",
+        "bench", bundle, "--data", data, "--targets", targets,
+        "--robustness-limit", 1, "--corruptions", "smoke",
         "--iterations", 3, "--seconds", 1, "--warmup", 1, "--json", result,
     ]  # fmt: skip
 
@@ -141,8 +142,10 @@ def test_predict_and_verify_work_without_the_extras(bundle, frame, tmp_path):
 def test_bench_measures_latency_and_dice_without_the_extras(bundle, data, tmp_path):
     done = python(WITHOUT_EXTRAS + MAIN, *bench_command(bundle, data, tmp_path / "bench.json"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "bench.json").is_file()
     assert "FAILED" not in done.stdout
+    results = json.loads((tmp_path / "bench.json").read_text())
+    assert {entry["protocol"] for entry in results["accuracy"]} == {"paper", "deploy"}
+    assert [entry["corruption"] for entry in results["robustness"][:4]] == ["smoke"] * 4
 
 
 def test_a_torch_target_without_torch_is_one_line_with_the_remedy(bundle, tmp_path):
