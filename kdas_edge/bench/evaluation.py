@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from kdas_edge import environment
 from kdas_edge.bench.accuracy import (
@@ -20,7 +21,15 @@ from kdas_edge.bench.groups import entry_json
 from kdas_edge.bench.models import describe, is_checkpoint, one_line, precisions, predictor
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.console import progress
-from kdas_edge.data.layout import TRAIN, ImageSet, Pair, find_pairs, list_images, set_folders
+from kdas_edge.data.layout import (
+    TRAIN,
+    ImageSet,
+    Pair,
+    find_pairs,
+    list_images,
+    read_pair,
+    set_folders,
+)
 from kdas_edge.errors import KdasEdgeError, UserError
 from kdas_edge.files import staged_directory
 from kdas_edge.runtime.backends import open_backend
@@ -141,7 +150,8 @@ def choose_sets(data: Path, names: Sequence[str] | None = None) -> dict[str, Ima
     """The sets to evaluate on: all test sets of `data`, or those named.
 
     Raises:
-        UserError: no such folder or set, or a set without masks.
+        UserError: no such folder or set, a set without masks, or a mask of another size than its
+            image: told before anything is timed.
     """
     folders = {name: folder for name, folder in set_folders(data).items() if name != TRAIN}
     if not folders:
@@ -158,7 +168,11 @@ def choose_sets(data: Path, names: Sequence[str] | None = None) -> dict[str, Ima
                 + (f", name the other sets with --sets {','.join(others)}" if others else "")
                 + ", or leave out --data of kdas-edge bench to measure latency alone"
             )
-    return {name: find_pairs(folder, name) for name, folder in chosen.items()}
+    sets = {name: find_pairs(folder, name) for name, folder in chosen.items()}
+    for image_set in sets.values():
+        for pair in image_set.pairs:
+            _check_sizes(pair)
+    return sets
 
 
 def choose_protocols(asked: str | None) -> tuple[Protocol, ...]:
@@ -183,6 +197,19 @@ def choose_precision(bundle: Bundle, target: Target, asked: str | None) -> str:
 def default_target(bundle: Bundle) -> str:
     """Where a model runs if nobody says: a checkpoint in torch, a bundle in OpenVINO."""
     return "torch:cpu" if is_checkpoint(bundle) else "openvino:CPU"
+
+
+def _check_sizes(pair: Pair) -> None:
+    """Compare the sizes that the files' headers state; no pixel is decoded if they agree."""
+    sizes = []
+    for path in (pair.image, pair.mask):
+        try:
+            with Image.open(path or pair.image) as file:
+                sizes.append(file.size)
+        except Exception:  # whatever PIL raises, reading the pair says it in one line
+            sizes.append((-1, len(sizes)))
+    if sizes[0] != sizes[1]:
+        read_pair(pair)
 
 
 def _map_writer(folder: Path) -> Callable[[Pair, NDArray[Any]], None]:

@@ -1,5 +1,7 @@
 import csv
 import json
+import shutil
+import time
 
 import cv2
 import numpy as np
@@ -168,3 +170,24 @@ def test_images_without_masks_are_refused_with_the_remedy_and_latency_alone_runs
     line = only_line(run_verb(capsys, "bench", models / "student", "--data", tmp_path))
     assert "has no masks/" in line and "leave out --data" in line
     assert run_verb(capsys, "bench", models / "student", *QUICK).code == 0
+
+
+def test_a_mask_of_another_size_or_a_broken_image_is_told_before_anything_is_timed(
+    models, data, tmp_path, capsys
+):
+    copy = tmp_path / "discs"
+    shutil.copytree(data, copy)
+    mask = copy / "masks" / "5.png"
+    whole = mask.read_bytes()
+    cv2.imwrite(str(mask), np.zeros((50, 60), np.uint8))
+    result = tmp_path / "bench.json"
+    command = ("bench", models / "student", "--data", copy, *QUICK, "--json", result)
+    started = time.monotonic()
+    line = only_line(run_verb(capsys, *command, "--minutes", 10))
+    assert "60×50 pixels but its image is 128×96" in line and str(mask) in line
+    assert time.monotonic() - started < 60
+    mask.write_bytes(whole)
+    (copy / "images" / "4.png").write_bytes(b"no picture")
+    line = only_line(run_verb(capsys, *command))
+    assert "4.png cannot be read as an image" in line
+    assert not result.exists()
