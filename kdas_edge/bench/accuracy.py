@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kdas_edge.bench.ahead import load_ahead
 from kdas_edge.bench.scores import (
     MAIN_METRIC,
     PROTOCOLS,
@@ -103,7 +104,8 @@ def evaluate_many(
 ) -> dict[str, dict[Protocol, SetScores] | Exception]:
     """Score several predictors on one set with one decoding of each image.
 
-    The images are the outer loop, so that memory does not grow with the set.
+    The images are the outer loop, so that memory does not grow with the set, and the next one is
+    read while the models are busy.
 
     Returns:
         Per predictor the scores of `evaluate`, or the exception with which it failed; the others
@@ -111,14 +113,20 @@ def evaluate_many(
     """
     tallies = {key: _Tally(image_set.name, protocols) for key in predictors}
     failures: dict[str, Exception] = {}
-    for pair in image_set.pairs[:limit]:
+
+    def load(pair: Pair) -> tuple[NDArray[np.uint8], _Mask]:
         frame, pixels = read_pair(pair)
         mask = _Mask(pixels)
+        if "paper" in protocols and mask.fraction:
+            mask.geometry.prepare()
+        return frame, mask
+
+    for pair, (frame, mask) in load_ahead(image_set.pairs[:limit], load):
         for key, predict in predictors.items():
             if key in failures:
                 continue
             try:
-                probability = to_size(predict(frame), *pixels.shape)
+                probability = to_size(predict(frame), *mask.pixels.shape)
             except Exception as error:  # a runtime's failure must not end the other rows
                 failures[key] = error
                 continue

@@ -18,8 +18,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdas_edge.bench.accuracy import Predict, to_size
+from kdas_edge.bench.ahead import load_ahead
 from kdas_edge.bench.models import one_line, predictor
 from kdas_edge.bench.rows import Row, Settings
 from kdas_edge.bench.scores import MAIN_METRIC, ImageScore, SetScores, paired_difference
@@ -84,23 +86,20 @@ def score_corrupted(
     failures: dict[str, Exception] = {}
     steps = len(pairs) * len(conditions)
     with progress(steps, f"corrupted images of {image_set.name}") as advance:
-        for pair in pairs:
-            frame, mask = read_pair(pair)
+        work = [(pair, condition) for pair in pairs for condition in conditions]
+        for (pair, condition), (seen, mask) in load_ahead(work, _Loader(seed)):
             fraction = float(np.count_nonzero(mask)) / mask.size
-            for condition in conditions:
-                name, strength = condition
-                seen = corrupt(frame, name, strength, pair.name, seed) if strength else frame
-                for key, predict in predictors.items():
-                    if key in failures:
-                        continue
-                    try:
-                        found = to_size(predict(seen), *mask.shape)
-                    except Exception as error:  # the other models go on
-                        failures[key] = error
-                        continue
-                    values = deploy.score(found, mask, thresholds[key])
-                    rows[key][condition].append(ImageScore(pair.name, values, fraction))
-                advance()
+            for key, predict in predictors.items():
+                if key in failures:
+                    continue
+                try:
+                    found = to_size(predict(seen), *mask.shape)
+                except Exception as error:  # the other models go on
+                    failures[key] = error
+                    continue
+                values = deploy.score(found, mask, thresholds[key])
+                rows[key][condition].append(ImageScore(pair.name, values, fraction))
+            advance()
     return {
         key: failures.get(key)
         or {
@@ -195,6 +194,23 @@ def robustness_entries(
                         }
                     )
     return entries
+
+
+class _Loader:
+    """Makes the image of one condition; the clean one is decoded once for all conditions."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.pair: Pair | None = None
+
+    def __call__(self, item: tuple[Pair, Condition]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        pair, (corruption, strength) = item
+        if pair is not self.pair:
+            self.frame, self.mask = read_pair(pair)
+            self.pair = pair
+        if not strength:
+            return self.frame, self.mask
+        return corrupt(self.frame, corruption, strength, pair.name, self.seed), self.mask
 
 
 def _entry(scores: SetScores, others: Mapping[str, SetScores | None]) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def write_sheet(path: Path, sheet: NDArray[np.uint8]) -> None:
         UserError: another suffix, or the folder cannot be written.
     """
     check_suffix(path)
-    write_bytes_atomic(path, cv2.imencode(path.suffix, sheet[..., ::-1])[1].tobytes())
+    quality = [] if path.suffix.lower() not in (".jpg", ".jpeg") else [cv2.IMWRITE_JPEG_QUALITY, 88]
+    write_bytes_atomic(path, cv2.imencode(path.suffix, sheet[..., ::-1], quality)[1].tobytes())
 
 
 def check_suffix(path: Path) -> None:

@@ -179,9 +179,9 @@ def jpeg(frame: Frame, level: int, rng: np.random.Generator) -> Frame:
 def video_blocking(frame: Frame, level: int, rng: np.random.Generator) -> Frame:
     """A video stream short of bits: runs of macroblocks lose their detail, colour lies coarser.
 
-    A fifth, two fifths or two thirds of the 16×16 blocks keep 4×4, 4×4 or 2×2 values.
+    A quarter, a half or 70 % of the 16×16 blocks keep 4×4, 3×3 or 2×2 values.
     """
-    share, kept = (0.2, 0.4, 0.65)[level], (4, 4, 2)[level]
+    share, kept = (0.25, 0.5, 0.7)[level], (4, 3, 2)[level]
     rows, columns = frame.shape[:2]
     down, across = -(-rows // _MACROBLOCK), -(-columns // _MACROBLOCK)
     whole = cv2.copyMakeBorder(

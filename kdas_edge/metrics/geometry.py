@@ -58,6 +58,11 @@ class MaskGeometry:
         self.box = self._around(REACH)
         self._decay: dict[int | None, tuple[NDArray[np.float64], float]] = {}
 
+    def prepare(self) -> None:
+        """Compute now, perhaps in another thread, what nearly every map will need."""
+        _ = self.centre, self.nearest
+        self.decay(MARGINS[0])
+
     @functools.cached_property
     def centre(self) -> tuple[int, int]:
         """Row and column that follow the rounded centroid: where the S-measure cuts the frame."""
