@@ -128,6 +128,8 @@ def sustained_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
         return None
     models = [name for name in model_names(results) if name in {v["model"] for v in values}]
     targets = list(dict.fromkeys(value["target"] for value in values))
+    # with one target nothing but the models is left to be told apart by more than colour
+    dash = theme.dash("target", targets) if len(targets) > 1 else theme.dash("model", models)
     chart = (
         alt.Chart(alt.Data(values=values))
         .mark_line(point=True, strokeWidth=2)
@@ -135,7 +137,7 @@ def sustained_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
             x=alt.X("minutes:Q", title="minutes", axis=alt.Axis(grid=False)),
             y=alt.Y("p50 ms:Q", title="median latency, ms"),
             color=theme.color("model", models),
-            strokeDash=theme.dash("target", targets),
+            strokeDash=dash,
             tooltip=[
                 alt.Tooltip("model:N"),
                 alt.Tooltip("target:N"),
