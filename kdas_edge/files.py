@@ -118,6 +118,28 @@ def check_output_directory(path: Path, overwrite: bool = False) -> None:
         raise UserError(f"{path} exists and is not empty; add --overwrite or choose another folder")
 
 
+def check_output_file(path: Path) -> None:
+    """Refuse an output file that could not be written, before any long work begins.
+
+    Nothing is left behind: folders that are missing are made when the file is written.
+
+    Raises:
+        UserError: `path` is a folder, or the nearest folder that exists cannot be written.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file for the output")
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; choose a folder that can be written"
+        ) from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -194,7 +194,7 @@ def bench(
     from kdas_edge.bench.targets import choose_targets
     from kdas_edge.console import info, table
     from kdas_edge.errors import UserError
-    from kdas_edge.files import write_json
+    from kdas_edge.files import check_output_file, write_json
     from kdas_edge.latency import Warmup
     from kdas_edge.runtime.targets import parse_target
 
@@ -206,6 +206,9 @@ def bench(
         if name not in PRECISIONS:
             raise UserError(f"--precisions {name!r}: choose among {', '.join(PRECISIONS)}")
     shared = parse_target(accuracy_target) if accuracy_target else None
+    for output in (json, csv, html):
+        if output is not None:
+            check_output_file(output)
     if html is not None:
         from kdas_edge.bench.report import check_installed
 

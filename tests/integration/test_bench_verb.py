@@ -318,6 +318,8 @@ def test_wrong_arguments_of_bench_are_one_line_each(models, data, tmp_path, caps
         ([student, "--teacher", student], "given twice"),
         ([student, "--data", tmp_path / "nowhere"], "nowhere"),
         ([student, "--html", tmp_path], "is a folder"),
+        ([student, "--json", tmp_path], "is a folder"),
+        ([student, "--json", "/proc/out.json"], "choose a folder that can be written"),
         ([student, "--targets", "openvino:CPU:hint=fast"], "latency or throughput"),
         ([student, "--targets", "auto:threads=1"], "unknown runtime 'auto'"),
         ([student, "--peer", student], "give one for each"),

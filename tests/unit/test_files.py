@@ -9,6 +9,7 @@ import pytest
 from kdas_edge.errors import UserError
 from kdas_edge.files import (
     check_output_directory,
+    check_output_file,
     read_json,
     sha256,
     staged_directory,
@@ -95,6 +96,21 @@ def test_a_disk_that_fills_up_leaves_the_old_file_and_nothing_else(tmp_path: Pat
     assert "cannot write" in answer.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["result"]
     assert path.read_bytes() == b"old"
+
+
+def test_an_output_file_that_cannot_be_written_is_refused_early_and_nothing_is_left(
+    tmp_path: Path,
+) -> None:
+    check_output_file(tmp_path / "new/folders/out.json")
+    (tmp_path / "file").write_text("x")
+    for path, words in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "file/out.json", "cannot write"),
+        (Path("/proc/out.json"), "cannot write"),
+    ):
+        with pytest.raises(UserError, match=words):
+            check_output_file(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_json_that_is_none_is_named(tmp_path: Path) -> None:
