@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from kdas_edge.quantize.manifest import Manifest
+    from kdas_edge.quantize.calibration.manifest import Manifest
 
 
 def calibrate(
@@ -79,7 +79,7 @@ def calibrate(
     """
     from kdas_edge.console import info
     from kdas_edge.files import write_json
-    from kdas_edge.quantize.calibrate import Request, make_calibration_set
+    from kdas_edge.quantize.calibration.make import Request, make_calibration_set
 
     request = Request(
         sources=tuple(sources),

@@ -10,7 +10,7 @@ from torch import nn
 from kdas_edge.data.dataset import TrainingData
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.quantize.attempts import Attempt, AttemptLog, Phase, Ranges
-from kdas_edge.quantize.calibration import CalibrationSet
+from kdas_edge.quantize.calibration.frames import CalibrationSet
 from kdas_edge.quantize.evaluation import Evaluation, evaluate, polyp_fractions
 from kdas_edge.quantize.gate import Gate, judge
 from kdas_edge.quantize.qat import load_quantized

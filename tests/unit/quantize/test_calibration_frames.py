@@ -15,8 +15,8 @@ from kdas_edge.data.layout import test_sets as sets_of_tests
 from kdas_edge.data.synthetic import scene
 from kdas_edge.errors import UserError
 from kdas_edge.models.zoo import architecture_of
-from kdas_edge.quantize.calibrate import Request, make_calibration_set
-from kdas_edge.quantize.calibration import calibration_set
+from kdas_edge.quantize.calibration.frames import calibration_set
+from kdas_edge.quantize.calibration.make import Request, make_calibration_set
 from kdas_edge.recipe import CalibrationRecipe, DataRecipe
 
 SIZE = 64

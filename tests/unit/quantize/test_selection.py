@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from kdas_edge.quantize.coverage import coverage, radius
-from kdas_edge.quantize.selection import METHODS, feature_matrix, k_center, quotas, select
+from kdas_edge.quantize.calibration.coverage import coverage, radius
+from kdas_edge.quantize.calibration.selection import (
+    METHODS,
+    feature_matrix,
+    k_center,
+    quotas,
+    select,
+)
 
 
 def _crowd_and_strays(strays: int = 8) -> np.ndarray:

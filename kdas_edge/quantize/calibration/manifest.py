@@ -10,7 +10,7 @@ from kdas_edge.data.frames import Kind
 from kdas_edge.data.layout import SUFFIXES, read_image
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, sha256
-from kdas_edge.quantize.selection import Method
+from kdas_edge.quantize.calibration.selection import Method
 
 SCHEMA = "kdas-edge/calibration/1"
 MANIFEST = "manifest.json"

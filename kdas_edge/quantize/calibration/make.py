@@ -23,9 +23,9 @@ from kdas_edge.files import (
     staged_directory,
     write_json,
 )
-from kdas_edge.quantize.candidates import Candidate, LeftOut, choose, gather, screen
-from kdas_edge.quantize.coverage import compare_with_random
-from kdas_edge.quantize.manifest import (
+from kdas_edge.quantize.calibration.candidates import Candidate, LeftOut, choose, gather, screen
+from kdas_edge.quantize.calibration.coverage import compare_with_random
+from kdas_edge.quantize.calibration.manifest import (
     MANIFEST,
     SCHEMA,
     FrameRecord,
@@ -33,9 +33,9 @@ from kdas_edge.quantize.manifest import (
     Manifest,
     SourceRecord,
 )
-from kdas_edge.quantize.presence import predict_share
-from kdas_edge.quantize.selection import LEAST_SHARE, METHODS, Method
-from kdas_edge.quantize.set_writer import path_of, record, write_frames
+from kdas_edge.quantize.calibration.presence import predict_share
+from kdas_edge.quantize.calibration.selection import LEAST_SHARE, METHODS, Method
+from kdas_edge.quantize.calibration.set_writer import path_of, record, write_frames
 
 COUNT = 300
 

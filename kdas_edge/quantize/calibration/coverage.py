@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from kdas_edge.data.features import FEATURES
-from kdas_edge.quantize.candidates import Look
-from kdas_edge.quantize.selection import Matrix, distances, feature_matrix
+from kdas_edge.quantize.calibration.candidates import Look
+from kdas_edge.quantize.calibration.selection import Matrix, distances, feature_matrix
 
 _TENTHS = 10
 

@@ -20,9 +20,16 @@ from kdas_edge.data.parallel import parallel_map
 from kdas_edge.distill.engine import normalise, resized
 from kdas_edge.errors import UserError
 from kdas_edge.models.zoo import Architecture
-from kdas_edge.quantize.calibrate import refuse_test_images
-from kdas_edge.quantize.candidates import Candidate, Look, choose, gather, look_at, screen
-from kdas_edge.quantize.manifest import find_frames, is_set
+from kdas_edge.quantize.calibration.candidates import (
+    Candidate,
+    Look,
+    choose,
+    gather,
+    look_at,
+    screen,
+)
+from kdas_edge.quantize.calibration.make import refuse_test_images
+from kdas_edge.quantize.calibration.manifest import find_frames, is_set
 from kdas_edge.recipe import CalibrationRecipe
 
 
