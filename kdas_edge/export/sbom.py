@@ -127,7 +127,8 @@ def _licenses(name: str) -> list["LicenseExpression"]:
     from cyclonedx.model.license import LicenseExpression
     from cyclonedx.spdx import is_expression
 
-    stated = importlib.metadata.metadata(name).get("License-Expression")
+    metadata = importlib.metadata.metadata(name)
+    stated = metadata["License-Expression"] if "License-Expression" in metadata else None
     return [LicenseExpression(stated)] if stated and is_expression(stated) else []
 
 

@@ -40,7 +40,8 @@ def latency_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
     """A histogram of every row's inferences with its median and p90; None without samples."""
     import altair as alt
 
-    values, titles = [], []
+    values: list[dict[str, Any]] = []
+    titles: list[str] = []
     for row in results["rows"]:
         samples = row.get("latency", {}).get("samples")
         if not samples:
@@ -112,7 +113,7 @@ def sustained_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
     """Median latency over the minutes of a sustained run; None where there was none."""
     import altair as alt
 
-    values = []
+    values: list[dict[str, Any]] = []
     for row in results["rows"]:
         for window in row.get("sustained", {}).get("windows", []):
             values.append(
