@@ -117,9 +117,9 @@ def specular(frame: Frame, level: int, rng: np.random.Generator) -> Frame:
         cv2.ellipse(alpha, (column, row), size, rng.uniform(0, 180), 0, 360, 1.0, -1, cv2.LINE_8)
     ragged = cv2.GaussianBlur(alpha, (0, 0), side / 250) + 0.9 * (_clouds(rng, frame, 80) - 0.5)
     spots = np.clip((ragged - 0.4) * 6, 0, 1) * (cv2.dilate(alpha, np.ones((3, 3))) > 0)
-    spots = cv2.GaussianBlur(spots.astype(np.float32), (0, 0), max(0.6, side / 600))
-    glare = cv2.GaussianBlur(spots, (0, 0), side / 40)
-    return _blend(frame, np.array([255.0, 252, 248]), np.clip(spots + 0.5 * glare, 0, 1))
+    light = cv2.GaussianBlur(spots.astype(np.float32), (0, 0), max(0.6, side / 600))
+    glare = cv2.GaussianBlur(light, (0, 0), side / 40)
+    return _blend(frame, np.array([255.0, 252, 248]), np.clip(light + 0.5 * glare, 0, 1))
 
 
 def overexposure(frame: Frame, level: int, rng: np.random.Generator) -> Frame:
@@ -173,7 +173,8 @@ def jpeg(frame: Frame, level: int, rng: np.random.Generator) -> Frame:
     """Stored as JPEG of quality 40, 18 or 8 (the usual is 90)."""
     quality = (40, 18, 8)[level]
     stored = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.ascontiguousarray(cv2.imdecode(stored, cv2.IMREAD_COLOR)[..., ::-1], dtype=np.uint8)
+    shown = np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR), dtype=np.uint8)
+    return np.ascontiguousarray(shown[..., ::-1])
 
 
 def video_blocking(frame: Frame, level: int, rng: np.random.Generator) -> Frame:
@@ -320,7 +321,8 @@ def _pixels(light: Map) -> Frame:
 def _filter(frame: Frame, kernel: Map) -> Frame:
     """Blur in linear light, where it happens, so that highlights stay bright."""
     kernel = kernel / kernel.sum()
-    return _pixels(cv2.filter2D(_light(frame), -1, kernel, borderType=cv2.BORDER_REPLICATE))
+    blurred = cv2.filter2D(_light(frame), -1, kernel, borderType=cv2.BORDER_REPLICATE)
+    return _pixels(np.asarray(blurred, dtype=np.float32))
 
 
 def _blend(frame: Frame, colour: NDArray[np.float64], alpha: Map) -> Frame:

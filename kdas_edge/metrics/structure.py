@@ -60,15 +60,15 @@ def measure(
     total, hit = float(sums.sum()), float(on_polyp[0].sum())
     false_alarm = max(0.0, total - hit)
     region = 0.0
+    quadrants = (pixels, sums, squares, polyp, on_polyp[0])
     for index in np.ndindex(2, 2):
-        if pixels[index]:
-            similarity = _ssim(
-                pixels[index], sums[index], squares[index], polyp[index], on_polyp[0][index]
-            )
+        count, *moments = (float(table[index]) for table in quadrants)
+        if count:
+            similarity = _ssim(count, *moments)
             if similarity is None:
                 part = _quadrant(values, geometry.centre, index)
                 similarity = float(part.min() == part.max())
-            region += similarity * pixels[index] / values.size
+            region += similarity * count / values.size
     area, rest = geometry.area, values.size - geometry.area
     seen = _object(area, hit, float(on_polyp[1].sum()))
     # of 1 − map: the mean is mirrored, the deviation stays
