@@ -104,7 +104,7 @@ class Latency:
         `deadline_misses` has the frames per second as keys; `warmup` is there where it is known.
         """
         milliseconds = self.samples * 1e3
-        percentiles = {f"p{p}": np.percentile(milliseconds, p) for p in (50, 90, 95, 99)}
+        percentiles = {f"p{p}": float(np.percentile(milliseconds, p)) for p in (50, 90, 95, 99)}
         return {
             "unit": "ms",
             **{name: _round(value) for name, value in percentiles.items()},

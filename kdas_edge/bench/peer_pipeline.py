@@ -45,7 +45,7 @@ class PeerPipeline:
         x: NDArray[np.generic] = image
         if config.dtype == "float32":
             scaled = image.astype(np.float32) * np.float32(config.value_range / 255)
-            x = (scaled - np.float32(config.mean)) / np.float32(config.std)
+            x = (scaled - np.asarray(config.mean, np.float32)) / np.asarray(config.std, np.float32)
         if config.layout == "NCHW":
             x = x.transpose(2, 0, 1)
         return np.ascontiguousarray(np.repeat(x[np.newaxis], self._batch, axis=0))
@@ -153,5 +153,4 @@ def _shapes(channels: int) -> Sequence[str]:
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     # large negative logits overflow to infinity on the way to 0, which is right
     with np.errstate(over="ignore"):
-        result: NDArray[np.float32] = 1 / (1 + np.exp(-logits))
-    return result
+        return (1 / (1 + np.exp(-logits))).astype(np.float32, copy=False)

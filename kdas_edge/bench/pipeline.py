@@ -52,7 +52,7 @@ class CorePipeline:
         self, output: NDArray[np.generic], height: int, width: int
     ) -> NDArray[np.float32]:
         """See `Pipeline.probability`."""
-        found: NDArray[np.float32] = output[0, 1]  # type: ignore[assignment]
+        found: NDArray[np.float32] = output[0, 1]
         return found
 
     def segment(self, frame_bgr: NDArray[np.uint8]) -> Result:
