@@ -127,9 +127,8 @@ def _licenses(name: str) -> list["LicenseExpression"]:
     from cyclonedx.model.license import LicenseExpression
     from cyclonedx.spdx import is_expression
 
-    metadata = importlib.metadata.metadata(name)
-    stated = metadata["License-Expression"] if "License-Expression" in metadata else None
-    return [LicenseExpression(stated)] if stated and is_expression(stated) else []
+    stated = importlib.metadata.metadata(name).get_all("License-Expression") or []
+    return [LicenseExpression(text) for text in stated[:1] if is_expression(text)]
 
 
 def _normal(name: str) -> str:

@@ -58,7 +58,7 @@ def results_grid(results: dict[str, Any]) -> Grid:
     columns.append(("× teacher", _ratio))
     columns.append(("MB", lambda row: _number(_megabytes(row), 2)))
     for name in results["data"]:
-        columns.append((f"Dice {name}", lambda row, name=name: _dice(dice, row, name)))
+        columns.append((f"Dice {name}", _dice(dice, name)))
     columns.append(("first ms", _at("latency", "first", digits=2)))
     columns.append(("load ms", _at("load_ms", digits=0)))
     kept = [
@@ -186,12 +186,10 @@ def _ratio(row: dict[str, Any]) -> Cell:
     return Cell(ratio_text(ratio), ratio["value"]) if ratio else _NONE
 
 
-def _dice(dice: dict[str, dict[str, dict[str, float]]], row: dict[str, Any], name: str) -> Cell:
-    found = dice.get(row.get("accuracy", ""), {}).get(name)
-    if found is None:
-        return _NONE
-    title = f"95 %: {found['low']:.3f}–{found['high']:.3f}"
-    return Cell(f"{found['mean']:.3f}", found["mean"], title)
+def _dice(
+    dice: dict[str, dict[str, dict[str, float]]], dataset: str
+) -> Callable[[dict[str, Any]], Cell]:
+    return lambda row: _estimate(dice.get(row.get("accuracy", ""), {}).get(dataset))
 
 
 def _metric(entry: dict[str, Any], name: str) -> Cell:
