@@ -27,7 +27,7 @@ def test_an_inference_costs_less_than_fifty_microseconds_more_than_itself(script
         if max(best.values()) < script.LIMIT_US:
             break
     assert max(best.values()) < script.LIMIT_US, best
-    assert best["clock"] > 0 and best["loop"] > best["clock"]
+    assert best["clock"] > 0 and best["backend"] > 0
 
 
 def test_the_script_writes_what_it_found_and_fails_above_its_limit(script, tmp_path, monkeypatch):
