@@ -150,23 +150,34 @@ def _levels(values: NDArray[np.floating[Any]], low: float, span: float) -> NDArr
     puts it, so that the few that rounding could move are compared one by one. PySODMetrics
     truncates here and loses such pixels.
     """
-    kind = values.dtype.type
-    doubt = kind(2e-4 if kind is np.float32 else 1e-9)
-    scaled = values - kind(low)
-    below = values < kind(low + span) if kind is np.float32 else scaled < span
-    scaled *= kind(255 / span)
-    scaled += doubt
-    level = scaled.astype(np.uint8)
+    if values.dtype == np.float32:
+        # the difference is exact enough, a sum of large terms in float32 is not
+        above = values - np.float32(low)
+        level, lower = (_whole(above, 255 / span, doubt) for doubt in (2e-4, -2e-4))
+        below = values < np.float32(low + span)
+    else:
+        scaled = values - low
+        below = scaled < span
+        scaled *= 255 / span
+        level, lower = ((scaled + doubt).astype(np.uint8) for doubt in (1e-9, -1e-9))
     # only the maximum reaches the last threshold, and many pixels may be saturated there
     level -= ((level == 255) & below).view(np.uint8)
-    scaled -= 2 * doubt
-    lower = scaled.astype(np.uint8)
-    doubtful = np.flatnonzero((level != lower) & (level < 255))
+    doubtful = np.flatnonzero((level != lower) & (level > 0) & (level < 255))
     if len(doubtful):
         exact = (values.ravel()[doubtful].astype(np.float64) - low) / span
         flat = level.ravel()
         flat[doubtful] -= exact < THRESHOLDS[flat[doubtful]]
     return level
+
+
+def _whole(values: NDArray[np.floating[Any]], factor: float, shift: float) -> NDArray[np.uint8]:
+    """The integer part of `values * factor + shift`, in one pass; right to 1e-4.
+
+    OpenCV rounds to the nearest integer and takes the absolute value, which only concerns what is
+    below one half.
+    """
+    found = cv2.convertScaleAbs(values, alpha=factor, beta=shift - 0.5)
+    return np.asarray(found, dtype=np.uint8)
 
 
 def _at_least(level: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> NDArray[np.int64]:

@@ -197,3 +197,21 @@ def test_saturated_and_quantised_maps_fall_on_the_right_side_of_every_threshold(
         values = paper.score(probability, mask)
         got = (values["mDice"], values["mIoU"], values["Dice@0.5"], values["IoU@0.5"])
         assert got == pytest.approx(brute_force(probability, mask), abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["even", "dark", "two plateaus", "8 bits", "narrow", "constant"])
+def test_float32_maps_of_any_range_give_exactly_what_256_passes_give(kind):
+    rng = np.random.default_rng(12)
+    mask = disc(61, 83, 30, 40, 17)
+    draw = rng.random(mask.shape, dtype=np.float32)
+    probability = {
+        "even": draw,
+        "dark": draw**6,
+        "two plateaus": np.where(draw > 0.5, np.float32(1), draw * np.float32(1e-3)),
+        "8 bits": np.rint(draw * 255) / np.float32(255),
+        "narrow": np.float32(0.3) + draw * np.float32(1e-4),
+        "constant": np.full_like(draw, 1 + 1e-6),
+    }[kind].astype(np.float32)
+    values = paper.score(probability, mask)
+    got = (values["mDice"], values["mIoU"], values["Dice@0.5"], values["IoU@0.5"])
+    assert got == pytest.approx(brute_force(probability, mask), abs=1e-12)
