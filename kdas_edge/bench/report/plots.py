@@ -136,7 +136,7 @@ def _tradeoff(
         y=alt.Y("low:Q", title=y_title, scale=y_scale),
         y2="high:Q",
         color=color,
-        opacity=alt.when(chosen).then(alt.value(0.55)).otherwise(alt.value(0.1)),
+        opacity=alt.when(chosen).then(alt.value(0.75)).otherwise(alt.value(0.1)),
     )
     marks = base.mark_point(size=110, filled=True, opacity=1).encode(
         x=x,
