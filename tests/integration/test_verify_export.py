@@ -13,7 +13,7 @@ def test_two_new_exports_of_a_bundle_are_equal_byte_for_byte(tmp_path):
     from kdas_edge.export.writer import export_bundle
 
     checkpoint = train_tiny_student(steps=4).save(tmp_path / "student.safetensors")
-    export_bundle(tmp_path / "bundle", checkpoint, timing=False)
+    export_bundle(tmp_path / "bundle", checkpoint, presets=("core",), timing=False)
     bundle = open_bundle(tmp_path / "bundle")
     (materials,) = check_materials(bundle)
     assert materials.verdict == "pass", materials
