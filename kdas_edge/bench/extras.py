@@ -38,7 +38,12 @@ def weigh_rows(group: Sequence[Row], sets: dict[str, ImageSet], meter: EnergyMet
     frames = timed_frames(sets)
     with progress(len(alive), f"energy on {group[0].target}") as advance:
         for row in alive:
-            row.values["energy"] = measure_energy(model_only(row, frames), meter, row.target.batch)
+            try:
+                row.values["energy"] = measure_energy(
+                    model_only(row, frames), meter, row.target.batch
+                )
+            except Exception as error:  # the latencies of this row stand all the same
+                row.values["energy"] = {"unavailable": one_line(error)}
             advance()
 
 
