@@ -59,8 +59,7 @@ def page(report: VerificationReport, values: dict[str, Any]) -> str:
         bundle=escape(report.bundle),
         verdict="✓ every check that was made passed" if report.passed else "✗ failed",
         verdict_class="pass" if report.passed else "fail",
-        counts=f"{count['pass']} checks passed, {count['fail']} failed, "
-        f"{count['skipped']} were not made",
+        counts=f"passed: {count['pass']}, failed: {count['fail']}, not made: {count['skipped']}",
         disclaimer=escape(DISCLAIMER),
         checks="\n".join(_row(check) for check in report.checks),
         files="\n".join(_row(check) for check in report.files),

@@ -38,6 +38,11 @@ def _silent(browser):
     assert browser.console() == []
 
 
+def test_an_error_of_the_page_would_be_noticed(browser):
+    browser.run("setTimeout(() => { throw new Error('on purpose') })")
+    assert any("on purpose" in line for line in browser.console())
+
+
 def test_every_plot_is_drawn(browser):
     names = browser.run(_PLOTS)
     assert names == ["plot-pareto", "plot-size", "plot-latency"]
