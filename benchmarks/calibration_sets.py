@@ -33,11 +33,12 @@ from kdas_edge.environment import describe
 from kdas_edge.files import write_json
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.zoo import Architecture
+from kdas_edge.quantize.attempts import Ranges
 from kdas_edge.quantize.calibration.candidates import Look, choose, look_at, screen
 from kdas_edge.quantize.calibration.coverage import radius
 from kdas_edge.quantize.calibration.frames import CalibrationSet
 from kdas_edge.quantize.calibration.selection import feature_matrix
-from kdas_edge.quantize.ptq import Ranges, post_training_quantize
+from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import DataRecipe, PtqRecipe
 
 CHOICES = ("kcenter", "stratified", "random", "even")

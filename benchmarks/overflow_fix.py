@@ -84,8 +84,6 @@ def main() -> None:
             recipe = PtqRecipe(
                 overflow_fix=setting, model_type=args.model_type, activation_ranges=args.ranges
             )
-            # a fresh copy: quantisation may fold what it finds
-            student, _ = load_network(args.student)
             quantized = post_training_quantize(student, samples, recipe)
             results[setting] = measure(quantized, architecture, frames, args.threads, folder)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import openvino as ov
@@ -263,3 +264,23 @@ def _contract(preset: str, size: int) -> InputContract:
         normalised=True,
         resize="by the host, PIL bilinear with antialiasing",
     )
+
+
+def make_named_bundles(root: Path, **sizes: int) -> Path:
+    """Write one `core` bundle per name, of the given size in pixels; returns `root`."""
+    for name, size in sizes.items():
+        path = make_tiny_bundle(root / name, size, presets=("core",))
+        rewrite_manifest(path, lambda values, name=name: values.update(name=name))
+    return root
+
+
+def write_discs(root: Path, count: int) -> Path:
+    """Write `count` scenes with their masks, the fourth polyp-free; returns `root`."""
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for index in range(count):
+        image = scene(96, 128, seed=index, polyp=index != 3)
+        cv2.imwrite(str(root / f"images/{index}.png"), image[..., ::-1])
+        mask = (image[..., 1] > 120).astype(np.uint8) * 255
+        cv2.imwrite(str(root / f"masks/{index}.png"), mask)
+    return root

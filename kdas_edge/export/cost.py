@@ -7,15 +7,8 @@ import numpy as np
 from torch import nn
 
 from kdas_edge.export.openvino import import_openvino, to_openvino
+from kdas_edge.export.runners import compile_openvino
 from kdas_edge.latency import Latency, measure, speedup
-
-# one thread and true float32: what is compared is arithmetic, not the machine's spare cores or bf16
-_PROPERTIES = {
-    "INFERENCE_NUM_THREADS": 1,
-    "NUM_STREAMS": 1,
-    "PERFORMANCE_HINT": "LATENCY",
-    "INFERENCE_PRECISION_HINT": "f32",
-}
 
 
 def openvino_latencies(
@@ -34,10 +27,10 @@ def openvino_latencies(
         many times faster than the reference, with a 95 % interval.
     """
     ov = import_openvino()
-    core = ov.Core()
     image = np.zeros((1, 3, size, size), np.float32)
-    requests = {
-        name: core.compile_model(to_openvino(network, size), "CPU", _PROPERTIES)
+    # one thread: what is compared is arithmetic, not the machine's spare cores
+    compiled = {
+        name: compile_openvino(to_openvino(network, size), threads=1)
         for name, network in networks.items()
     }
 
@@ -46,7 +39,7 @@ def openvino_latencies(
         request.set_input_tensor(ov.Tensor(image))
         return lambda: request.infer()
 
-    found = measure({name: runner(model) for name, model in requests.items()}, iterations, seconds)
+    found = measure({name: runner(model) for name, model in compiled.items()}, iterations, seconds)
     timed: dict[str, Latency] = {}
     for name, result in found.items():
         if isinstance(result, Exception):

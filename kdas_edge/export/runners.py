@@ -31,14 +31,23 @@ def load(path: Path, threads: int | None = None) -> Infer:
     return lambda x: session.run(None, {name: x})[0]
 
 
-def compile_openvino(path: Path, threads: int | None = None) -> Any:
-    """Compile an IR for the CPU, with explicit fp32 arithmetic and one stream."""
+def compile_openvino(model: Any, threads: int | None = None) -> Any:
+    """Compile an IR for the CPU, with explicit fp32 arithmetic and one stream.
+
+    Args:
+        model: the path of an `.xml`, or an `ov.Model` in memory.
+        threads: of the CPU; the runtime's own choice by default.
+    """
     ov = import_openvino()
     # without the hint a CPU with bf16 would silently compute in it
-    properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    properties: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
     if threads is not None:
         properties["INFERENCE_NUM_THREADS"] = threads
-    return ov.Core().compile_model(str(path), "CPU", properties)
+    return ov.Core().compile_model(model, "CPU", properties)
 
 
 def onnxruntime_session(

@@ -74,8 +74,8 @@ def post_training(job: Job) -> tuple[nn.Module, Evaluation]:
     kept = choose(job.attempts.of("ptq"))
     if kept.ranges == "channel":
         run.log(
-            "kept one range per channel; ONNX Runtime computes the convolutions behind them in "
-            "float, OpenVINO in int8"
+            "kept one range per channel; ONNX Runtime has int8 convolutions beside them only "
+            "where the export can move them into the weights, and `export` says how many"
         )
     network = tries.network(kept)
     if run.writes:

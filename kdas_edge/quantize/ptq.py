@@ -24,8 +24,6 @@ _ESTIMATORS = {
     "histogram": "HISTOGRAM",
 }
 
-__all__ = ["Ranges", "post_training_quantize"]
-
 
 def post_training_quantize(
     network: nn.Module,

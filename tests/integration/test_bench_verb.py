@@ -1,12 +1,10 @@
 import json
 import shutil
 
-import cv2
-import numpy as np
 import pytest
 from peer_model import NORMAL, make_peer, write_config
 from run_verb import only_line, run_verb
-from tiny_bundle import make_tiny_bundle, rewrite_manifest, scene
+from tiny_bundle import make_named_bundles, rewrite_manifest, write_discs
 
 TARGETS = "openvino:CPU:threads=1,openvino:CPU:threads=2,onnxruntime:CPU:threads=1"
 QUICK = ("--iterations", 5, "--warmup", 1, "--warmup-limit", 1, "--no-startup")
@@ -14,24 +12,12 @@ QUICK = ("--iterations", 5, "--warmup", 1, "--warmup-limit", 1, "--no-startup")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    for name, size in (("teacher", 256), ("student", 64)):
-        path = make_tiny_bundle(root / name, size, presets=("core",))
-        rewrite_manifest(path, lambda values, name=name: values.update(name=name))
-    return root
+    return make_named_bundles(tmp_path_factory.mktemp("models"), teacher=256, student=64)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "discs"
-    for part in ("images", "masks"):
-        (root / part).mkdir(parents=True)
-    for index in range(4):
-        image = scene(96, 128, seed=index, polyp=index != 3)
-        cv2.imwrite(str(root / f"images/{index}.png"), image[..., ::-1])
-        mask = (image[..., 1] > 120).astype(np.uint8) * 255
-        cv2.imwrite(str(root / f"masks/{index}.png"), mask)
-    return root
+    return write_discs(tmp_path_factory.mktemp("data") / "discs", 4)
 
 
 @pytest.fixture(scope="module")
