@@ -15,8 +15,8 @@ def info(message: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(total: int, description: str) -> Iterator[Callable[..., None]]:
-    """Show the progress of `total` steps with the time left.
+def progress(total: int | None, description: str) -> Iterator[Callable[..., None]]:
+    """Show the progress of `total` steps with the time left; None where no end is known.
 
     On a terminal a Rich progress bar; elsewhere a plain line every 15 seconds.
 
@@ -64,8 +64,12 @@ def progress(total: int, description: str) -> Iterator[Callable[..., None]]:
         nonlocal done, last
         done += steps
         now = time.monotonic()
-        if now - last >= _PLAIN_INTERVAL or (done >= total and now - start >= _PLAIN_INTERVAL):
+        ended = total is not None and done >= total
+        if now - last >= _PLAIN_INTERVAL or (ended and now - start >= _PLAIN_INTERVAL):
             last = now
+            if total is None:
+                info(f"{description}: {done} {note}".rstrip())
+                return
             left = (now - start) / done * max(0, total - done)
             info(f"{description}: {done}/{total}, {left:.0f} s left {note}".rstrip())
 
