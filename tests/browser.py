@@ -24,9 +24,15 @@ class Browser:
     def __init__(self, session: str) -> None:
         self._session = session
 
-    def open(self, path: Path) -> None:
-        """Open a file and wait until it has loaded."""
-        self._call("POST", "/url", {"url": path.resolve().as_uri()})
+    def open(self, page: Path | str) -> None:
+        """Open a file or an address and wait until it has loaded."""
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        self._call("POST", "/url", {"url": address})
+
+    def choose(self, selector: str, path: Path) -> None:
+        """Choose a file or folder in an `<input type="file">`, as a person does in the dialogue."""
+        element = self._find(selector)[_ELEMENT]
+        self._call("POST", f"/element/{element}/value", {"text": str(path.resolve())})
 
     def run(self, script: str, *arguments: object) -> Any:
         """Run JavaScript in the page and return what it returns."""
@@ -89,11 +95,12 @@ class Browser:
 
 
 @contextmanager
-def open_browser(folder: Path) -> Iterator[Browser]:
+def open_browser(folder: Path, *switches: str) -> Iterator[Browser]:
     """Start a browser; the test is skipped where there is none.
 
     Args:
         folder: where the browser may keep its profile.
+        switches: more arguments of the browser's command line.
     """
     program = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
@@ -110,6 +117,7 @@ def open_browser(folder: Path) -> Iterator[Browser]:
             "args": [
                 *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
                 *("--window-size=1280,900", f"--user-data-dir={folder / 'profile'}"),
+                *switches,
             ],
         }
         wanted = {
