@@ -29,7 +29,19 @@ class DataRecipe(_Section):
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the training images")
     split_seed: int = Field(0, description="seed of the split; apart from the training seed")
     limit: int | None = Field(None, ge=4, description="a trial: use only N of the pairs")
-    unlabelled: str | None = Field(None, description="folder of images without masks")
+    unlabelled: str | None = Field(
+        None, description="folder of images without masks, on which only the teacher speaks"
+    )
+    unlabelled_agreement: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="frames on which the teacher's masks of mirror images overlap less (Dice) are "
+        "left out; 0 keeps all",
+    )
+    epoch_images: int | None = Field(
+        None, ge=1, description="images an epoch, drawn anew each time; null: all of them once"
+    )
 
 
 class ModelRecipe(_Section):
@@ -39,6 +51,9 @@ class ModelRecipe(_Section):
     width: int = Field(32, ge=8, le=256, multiple_of=8, description="channels of the decoder")
     pretrained: bool | str = Field(
         False, description="true: timm's hub; a path: local safetensors; false: random"
+    )
+    start: str | None = Field(
+        None, description="run or checkpoint to go on from: the whole network, not the encoder only"
     )
     drop_path: float = Field(0.0, ge=0, lt=1)
 
@@ -142,6 +157,11 @@ class TrainRecipe(_Section):
             raise ValueError(
                 f"loss.variant {self.loss.variant!r} needs a teacher; set teacher: RUN, "
                 "or loss.variant: supervised"
+            )
+        if self.data.unlabelled is not None and self.teacher is None:
+            raise ValueError(
+                f"data.unlabelled {self.data.unlabelled!r} needs a teacher, which alone speaks "
+                "there; set teacher: RUN, or data.unlabelled: null"
             )
         if self.loss.variant == "supervised" and self.teacher is not None:
             raise ValueError(

@@ -16,8 +16,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kdas_edge import environment
 from kdas_edge.console import info
 from kdas_edge.errors import UserError
@@ -67,8 +65,8 @@ class Run:
         if not run.writes:
             return run
         if resume and (path / "recipe.yaml").exists():
-            before = yaml.safe_load((path / "recipe.yaml").read_text())
-            now = yaml.safe_load(dump_recipe(recipe))
+            before = _read(path, type(recipe)).model_dump(mode="json")
+            now = recipe.model_dump(mode="json")
             different = _differences(before, now)
             if different:
                 raise UserError(
@@ -173,9 +171,15 @@ def open_run(path: Path) -> tuple[Run, Recipe]:
     if not (path / "run.json").is_file() or not (path / "recipe.yaml").is_file():
         raise UserError(f"{path} is not a run directory; name one that train or distill made")
     run = Run(path)
-    if run.state().get("kind") == "quantize":
-        return run, load_recipe(QuantizeRecipe, path / "recipe.yaml", [])
-    return run, load_recipe(TrainRecipe, path / "recipe.yaml", [])
+    quantized = run.state().get("kind") == "quantize"
+    return run, _read(path, QuantizeRecipe if quantized else TrainRecipe)
+
+
+def _read(path: Path, kind: type[Recipe]) -> Recipe:
+    """Read the recipe of a run; keys that are newer than the run stand at their defaults."""
+    if kind is QuantizeRecipe:
+        return load_recipe(QuantizeRecipe, path / "recipe.yaml", [])
+    return load_recipe(TrainRecipe, path / "recipe.yaml", [])
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:

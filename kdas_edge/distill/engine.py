@@ -74,11 +74,11 @@ def make_fabric(precision: str) -> Fabric:
     """Return Fabric for this machine, or for this process of a `torchrun` job.
 
     Args:
-        precision: `fp32`, `bf16`, or `auto`: bf16 where the hardware has it.
+        precision: `fp32`, `bf16`, or `auto`: bf16 where the hardware is faster with it.
     """
     cuda = torch.cuda.is_available()
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if cuda else _cpu_has_bf16()
+        fast = torch.cuda.is_bf16_supported() if cuda else _cpu_is_faster_in_bf16()
         precision = "bf16" if fast else "fp32"
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     nodes = int(os.environ.get("WORLD_SIZE", "1")) // processes
@@ -93,12 +93,26 @@ def make_fabric(precision: str) -> Fabric:
     return fabric
 
 
-def _cpu_has_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+def _cpu_is_faster_in_bf16() -> bool:
+    """Time one convolution in both: a processor's flag does not tell.
+
+    Without the instructions bf16 is emulated, ten times slower; with them it may still lose.
+    """
+    image = torch.ones(4, 64, 48, 48).to(memory_format=torch.channels_last)
+    weight = torch.ones(64, 64, 3, 3).to(memory_format=torch.channels_last)
+
+    def seconds(dtype: torch.dtype) -> float:
+        x, w = image.to(dtype), weight.to(dtype)
+        best = math.inf
+        for _ in range(4):
+            started = time.perf_counter()
+            F.conv2d(x, w, padding=1)
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    with torch.no_grad():
+        # well apart, so that a resumed run does not choose differently
+        return seconds(torch.bfloat16) < seconds(torch.float32) / 1.3
 
 
 class Trainer:
@@ -364,7 +378,7 @@ def fit(
     trainer = Trainer(recipe, student, architecture, teacher, teacher_architecture, fabric)
     train, validation = data.train.to(fabric.device), data.validation.to(fabric.device)
     batch = min(schedule.batch_size, len(train))
-    per_epoch = len(train) // batch
+    per_epoch = max(1, (recipe.data.epoch_images or len(train)) // batch)
     total = schedule.epochs * per_epoch
     now = trainer.load(run.last_checkpoint) if run.last_checkpoint.exists() else Progress()
     run.rewind(now.step)
@@ -379,9 +393,7 @@ def fit(
         while now.step < total:
             started = time.monotonic()
             epoch, within = divmod(now.step, per_epoch)
-            order = torch.randperm(
-                len(train), generator=torch.Generator().manual_seed(derive_seed(recipe.seed, epoch))
-            )
+            order = epoch_order(len(train), per_epoch * batch, derive_seed(recipe.seed, epoch))
             frozen = epoch >= schedule.freeze_batch_norm_from * schedule.epochs
             set_train_mode(trainer.network, frozen)
             if within == 0:
@@ -460,6 +472,13 @@ def _end_epoch(
 def derive_seed(*numbers: int) -> int:
     """Mix whole numbers into one seed, so that neighbours share nothing (numpy's SeedSequence)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def epoch_order(images: int, length: int, seed: int) -> Tensor:
+    """Shuffle an epoch: `length` indices, each image once before any comes again."""
+    generator = torch.Generator().manual_seed(seed)
+    rounds = [torch.randperm(images, generator=generator) for _ in range(-(-length // images))]
+    return torch.cat(rounds)[:length]
 
 
 def learning_rate(schedule: ScheduleRecipe, step: int, total: int) -> float:

@@ -58,8 +58,7 @@ def structure_loss(
         A scalar, or (B,) per image.
     """
     logits, mask = full_precision(logits), full_precision(mask)
-    around = F.avg_pool2d(mask, kernel_size=31, stride=1, padding=15)
-    weight = 1 + 5 * (around - mask).abs()
+    weight = 1 + 5 * (_mean_around(mask) - mask).abs()
     cross_entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
     if weighted_bce:
         bce = _per_image(weight * cross_entropy) / _per_image(weight)
@@ -70,6 +69,12 @@ def structure_loss(
     union = _per_image(weight * (probability + mask)) - overlap
     iou = (overlap + _SMOOTH) / (union + _SMOOTH)
     return _reduce(bce + 1 - iou, reduction)
+
+
+def _mean_around(mask: Tensor) -> Tensor:
+    """Mean of 31 × 31 around each pixel, 0 outside: rows, then columns; 62 reads, not 961."""
+    rows = F.avg_pool2d(mask, (1, 31), stride=1, padding=(0, 15))
+    return F.avg_pool2d(rows, (31, 1), stride=1, padding=(15, 0))
 
 
 def full_precision(x: Tensor) -> Tensor:

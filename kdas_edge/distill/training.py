@@ -7,7 +7,9 @@ import torch
 
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.splits import write_split
+from kdas_edge.distill import unlabelled
 from kdas_edge.distill.engine import derive_seed, fit
+from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters
@@ -38,10 +40,20 @@ def run_training(
         check_output_directory(out / recipe.name, overwrite)
     torch.manual_seed(derive_seed(recipe.seed))
     student, architecture = build(recipe.model, recipe.data.size)
+    if recipe.model.start is not None:
+        start_from(Path(recipe.model.start), student, architecture)
     teacher = teacher_architecture = None
     if recipe.teacher is not None:
         teacher, teacher_architecture = load_network(Path(recipe.teacher))
     data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
+    verdicts: list[unlabelled.FrameVerdict] = []
+    if recipe.data.unlabelled is not None:
+        assert teacher is not None and teacher_architecture is not None  # the recipe sees to it
+        known = out / recipe.name / unlabelled.FILE_NAME
+        verdicts = unlabelled.judge_frames(
+            data, recipe, teacher, teacher_architecture, known if resume else None
+        )
+        data = unlabelled.without_doubtful(data, verdicts)
 
     run = Run.create(
         out, recipe, resume, overwrite, "train" if recipe.teacher is None else "distill"
@@ -53,6 +65,8 @@ def run_training(
     if teacher is not None and teacher_architecture is not None:
         size = recipe.teacher_size or recipe.data.size
         run.log(describe("teacher", teacher, teacher_architecture, size)["line"])
+    if recipe.data.unlabelled is not None:
+        unlabelled.record(run, verdicts, recipe.data.unlabelled_agreement)
     run.log(
         f"data: {len(data.train)} training and {len(data.validation)} validation images, "
         f"split {data.split.sha256[:12]}"
@@ -67,6 +81,22 @@ def run_training(
         **cost,
         "history": result.history,
     }
+
+
+def start_from(source: Path, network: torch.nn.Module, architecture: Architecture) -> None:
+    """Fill a network with the weights of a run or checkpoint; the image size may be another.
+
+    Raises:
+        UserError: `source` is absent or damaged, or is of another backbone or width.
+    """
+    other, found = load_network(source)
+    if (found.backbone, found.width) != (architecture.backbone, architecture.width):
+        raise UserError(
+            f"model.start: {source} is {found.backbone} of width {found.width}, the recipe says "
+            f"{architecture.backbone} of width {architecture.width}; set model.backbone and "
+            "model.width to match"
+        )
+    network.load_state_dict(other.state_dict())
 
 
 def describe(

@@ -259,3 +259,34 @@ def test_accuracy_of_a_training_at_two_sizes_uses_the_teachers_larger_image(
     )
     summary = run_training(recipe, tmp_path)
     assert summary["history"][0]["soft_mask"] > 0
+
+
+def test_a_training_starts_from_the_whole_network_of_another_run_at_another_size(
+    scenes: Path, tmp_path: Path, teacher: Path
+) -> None:
+    recipe = tiny(scenes, model__start=str(teacher), data__size=96, schedule__learning_rate=1e-30)
+    run_training(recipe, tmp_path)
+    expected = load_file(teacher / "checkpoints" / "best.safetensors")
+    found = load_file(tmp_path / "tiny" / "checkpoints" / "best.safetensors")
+    weights = [key for key in expected if key.endswith(".weight")]
+    assert weights
+    for key in weights:
+        torch.testing.assert_close(found[key], expected[key])
+
+
+def test_a_start_of_another_architecture_is_refused(
+    scenes: Path, tmp_path: Path, teacher: Path
+) -> None:
+    with pytest.raises(UserError, match=r"test_efficientnet of width 8, the recipe says .* 16"):
+        run_training(tiny(scenes, model__start=str(teacher), model__width=16), tmp_path)
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_a_run_made_before_a_key_existed_still_resumes(scenes: Path, tmp_path: Path) -> None:
+    run_training(tiny(scenes, schedule__epochs=1), tmp_path)
+    recipe = tmp_path / "tiny" / "recipe.yaml"
+    lines = recipe.read_text().splitlines(keepends=True)
+    older = [line for line in lines if "epoch_images" not in line and "start:" not in line]
+    assert len(older) == len(lines) - 2
+    recipe.write_text("".join(older))
+    assert run_training(tiny(scenes, schedule__epochs=1), tmp_path, resume=True)["best_epoch"] == 1
