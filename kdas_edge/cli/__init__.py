@@ -13,6 +13,7 @@ from kdas_edge.cli import (
     card,
     data,
     demo,
+    dicom,
     distill,
     doctor,
     evaluate,
@@ -43,6 +44,7 @@ app.command("export")(export.export)
 app.command("eval")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
+app.command("dicom")(dicom.dicom)
 app.command("verify")(verify.verify)
 app.command("card")(card.card)
 app.command("report")(report.report)

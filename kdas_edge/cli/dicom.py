@@ -1,0 +1,109 @@
+"""`kdas-edge dicom`: stored endoscopic pictures in, DICOM Segmentations out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def dicom(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="DICOM files, or folders of them.", show_default=False, metavar="FILE…"
+        ),
+    ],
+    bundle: Annotated[
+        Path, typer.Option("--bundle", "-b", help="Directory of the bundle.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
+        "segmentations"
+    ),
+    target: Annotated[
+        str, typer.Option("--target", help="runtime:device[:option=value…].")
+    ] = "openvino:CPU",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            help="fp32, fp16, int8 or int8_weights; by default int8 where the bundle has it for "
+            "this runtime.",
+            show_default=False,
+        ),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option("--preset", help="core, or camera: preprocessing inside the graph.")
+    ] = "core",
+    probability: Annotated[
+        bool,
+        typer.Option("--probability", help="Write the probability too, FRACTIONAL, 8 bits."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write all records here.", show_default=False)
+    ] = None,
+) -> None:
+    """Segment DICOM pictures: for each a DICOM Segmentation that refers to it, and a JSON record.
+
+    Read are VL and video endoscopic, VL and video photographic and secondary capture images. The
+    results are named after the SOP Instance UID; a record holds UIDs and measurements, no patient
+    data. A still without a polyp gives an empty segmentation. Of several frames only those with a
+    finding are stored; if there is none, the record alone says so.
+
+    A file that cannot be read is reported as FAILED and the others are still segmented; the exit
+    code is then 2. Needs `pip install 'kdas-edge[dicom]'`.
+
+    Examples:
+
+        kdas-edge dicom still.dcm --bundle mybundle --out results
+
+        kdas-edge dicom STUDY/ --bundle mybundle --out results --probability --json study.json
+
+        kdas-edge dicom video.dcm --bundle mybundle --target openvino:GPU
+    """
+    from kdas_edge.console import info, progress, table
+    from kdas_edge.dicom.source import find_files, require_packages
+    from kdas_edge.errors import UserError
+    from kdas_edge.files import check_output_directory, check_output_file, write_json
+
+    require_packages()
+    from kdas_edge.dicom.job import StoredFrames
+    from kdas_edge.runtime.segmenter import Segmenter
+
+    files, found = find_files(sources)
+    check_output_directory(out, overwrite)
+    if json is not None:
+        check_output_file(json)
+    rows = []
+    with Segmenter.load(bundle, target, precision, preset) as segmenter:
+        job = StoredFrames(segmenter, out, probability)
+        info(f"{job.algorithm.bundle} {segmenter.precision} {preset} on {target}")
+        with progress(len(files), "segmenting") as advance:
+            for row in job.segment_files(files, found):
+                rows.append(row)
+                advance(note=files[row.number - 1].name)
+    shown = [[files[row.number - 1].name, *row.cells()] for row in rows if row.status != "skipped"]
+    table(
+        "Stored frames (research software, not for clinical use)",
+        ["file", "frames", "with polyp", "largest %", "ms a frame", "written"],
+        shown,
+    )
+    skipped = len(rows) - len(shown)
+    if skipped:
+        info(f"{skipped} DICOM objects of another kind were skipped")
+    for note in sorted({row.note for row in rows if row.note is not None}):
+        info(note)
+    if any(row.frames for row in rows):
+        info(f"segmentations and records are in {out}")
+    if json is not None:
+        write_json(json, job.describe() | {"files": [row.as_json() for row in rows]})
+    bad = [row for row in rows if row.status in ("FAILED", "incomplete")]
+    if bad:
+        raise UserError(
+            f"{len(bad)} of {len(rows)} files could not be segmented completely, first: "
+            f"{files[bad[0].number - 1]} {bad[0].error}"
+        )
+    if not shown:
+        raise UserError(f"{sources[0]} holds no picture of an endoscope, only other DICOM objects")

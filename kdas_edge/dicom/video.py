@@ -1,0 +1,79 @@
+"""Encapsulated video (MPEG-2, H.264, HEVC): unpacked to a temporary file and read by OpenCV."""
+
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdas_edge.dicom.source import PictureError, Source, one_line
+
+# the transfer syntaxes of PS3.5 that hold one video stream; `.1` are their fragmentable forms
+SYNTAXES = tuple(
+    f"1.2.840.10008.1.2.4.{number}{form}" for number in range(100, 109) for form in ("", ".1")
+)
+_UNDEFINED = 0xFFFFFFFF
+
+
+def video_frames(source: Source) -> Iterator[NDArray[np.uint8]]:
+    """Decode the frames of a video in order.
+
+    Yields:
+        (H, W, 3) uint8 BGR.
+
+    Raises:
+        PictureError: OpenCV cannot read the stream, or it has another size than the header says.
+    """
+    # FFmpeg complains about every damaged packet; the row says it once
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    import cv2
+
+    # the stream holds pictures of a patient: the file is private and removed when this ends
+    with tempfile.TemporaryDirectory(prefix="kdas-edge-") as folder:
+        stream = Path(folder) / "stream"
+        _unpack(source.path, stream)
+        capture = cv2.VideoCapture(str(stream), cv2.CAP_FFMPEG)
+        try:
+            if not capture.isOpened():
+                raise PictureError(
+                    "holds a video stream that OpenCV cannot open; convert it to JPEG frames"
+                )
+            while True:
+                good, frame = capture.read()
+                if not good:
+                    return
+                if frame.shape != (source.rows, source.columns, 3):
+                    height, width = frame.shape[:2]
+                    raise PictureError(
+                        f"declares {source.columns}×{source.rows} pixels but its video is of "
+                        f"{width}×{height}; export it again"
+                    )
+                yield np.asarray(frame, dtype=np.uint8)
+        finally:
+            capture.release()
+
+
+def _unpack(path: Path, stream: Path) -> None:
+    """Copy the fragments of the pixel data to a file, one after the other."""
+    import pydicom
+    from pydicom.encaps import generate_fragments, parse_basic_offsets
+
+    try:
+        with path.open("rb") as file, stream.open("wb") as out:
+            # leaves the file at the tag of the pixel data, or at its end if there is none
+            pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows"])
+            start = file.read(12)
+            if len(start) < 12:
+                raise PictureError("has no pixel data; export it again")
+            if struct.unpack("<I", start[8:])[0] != _UNDEFINED:
+                raise PictureError("holds a video that is not encapsulated; export it again")
+            parse_basic_offsets(file)
+            for fragment in generate_fragments(file):
+                out.write(fragment)
+    except PictureError:
+        raise
+    except Exception as error:
+        raise PictureError(f"cannot be unpacked ({one_line(error)}); export it again") from None
