@@ -8,9 +8,13 @@ import typer
 
 def bench(
     models: Annotated[
-        list[Path],
-        typer.Argument(help="Bundles, run directories or checkpoints.", metavar="MODEL..."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            help="Bundles, run directories or checkpoints. Default: the shipped student.",
+            metavar="[MODEL...]",
+            show_default=False,
+        ),
+    ] = None,
     teacher: Annotated[
         Path | None,
         typer.Option("--teacher", help="The model whose fp32 row ratios and differences refer to."),
@@ -167,6 +171,8 @@ def bench(
 
     Examples:
 
+        kdas-edge bench
+
         kdas-edge bench student --teacher teacher --data DATA --json out.json --html page.html
 
         kdas-edge bench student --teacher teacher --data DATA
@@ -192,6 +198,7 @@ def bench(
     from kdas_edge.bench.report.tables import bench_failures, bench_table
     from kdas_edge.bench.robustness import choose_corruptions, robustness_tables
     from kdas_edge.bench.targets import choose_targets
+    from kdas_edge.bundle.shipped import or_shipped
     from kdas_edge.console import info, table
     from kdas_edge.errors import UserError
     from kdas_edge.files import check_output_file, write_json
@@ -229,7 +236,7 @@ def bench(
         robustness_limit=robustness_limit,
     )
     chosen = choose_sets(data, sets.split(",") if sets else None) if data is not None else {}
-    bundles = [open_model(path) for path in models]
+    bundles = [open_model(path) for path in models or [or_shipped(None)]]
     reference = open_model(teacher) if teacher is not None else None
     peers = open_peers(peer or [], peer_config or [])
     every = [*([reference] if reference is not None else []), *bundles, *peers]

@@ -13,7 +13,11 @@ def evaluate(
     ],
     model: Annotated[
         Path | None,
-        typer.Argument(help="Bundle, run directory or .safetensors checkpoint.", metavar="[MODEL]"),
+        typer.Argument(
+            help="Bundle, run directory or .safetensors checkpoint. Default: the shipped student.",
+            metavar="[MODEL]",
+            show_default=False,
+        ),
     ] = None,
     maps: Annotated[
         Path | None,
@@ -78,21 +82,21 @@ def evaluate(
     from kdas_edge.bench.image_csv import write_image_csv
     from kdas_edge.bench.models import open_model
     from kdas_edge.bench.report.tables import evaluation_table
+    from kdas_edge.bundle.shipped import or_shipped
     from kdas_edge.console import table
     from kdas_edge.errors import UserError
     from kdas_edge.files import check_output_directory, write_json
     from kdas_edge.runtime.targets import parse_target
 
     protocols = evaluation.choose_protocols(protocol)
-    if (model is None) == (maps is None):
-        raise UserError("name either a MODEL or --maps DIR; see kdas-edge eval --help")
+    if model is not None and maps is not None:
+        raise UserError("name either a MODEL or --maps DIR, not both; see kdas-edge eval --help")
     if maps is not None:
         results = evaluation.evaluate_map_folder(maps, data, protocols)
     else:
-        assert model is not None
         if maps_out is not None:
             check_output_directory(maps_out, overwrite)
-        bundle = open_model(model)
+        bundle = open_model(or_shipped(model))
         where = parse_target(target or evaluation.default_target(bundle))
         results = evaluation.evaluate_model(
             bundle,

@@ -7,7 +7,12 @@ import typer
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="Directory of the bundle.", show_default=False)],
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Directory of the bundle. Default: the shipped student.", show_default=False
+        ),
+    ] = None,
     targets: Annotated[
         str | None,
         typer.Option(
@@ -64,6 +69,7 @@ def verify(
         kdas-edge verify mybundle --int8 runs/student_int8 --report evidence
     """
     from kdas_edge.bundle.manifest import FILE_NAME
+    from kdas_edge.bundle.shipped import or_shipped
     from kdas_edge.console import info, table
     from kdas_edge.errors import GateError, UserError
     from kdas_edge.evidence.report import PAGE_NAME, write_report
@@ -73,6 +79,7 @@ def verify(
     from kdas_edge.runtime.targets import parse_targets
 
     chosen = parse_targets(targets) if targets is not None else None
+    bundle = or_shipped(bundle)
     manifest = bundle / FILE_NAME
     try:
         found = verify_bundle(bundle, chosen, exports=export, quantized_run=int8)
