@@ -30,8 +30,8 @@ from kdas_edge.bundle.manifest import (
     OutputContract,
     Provenance,
     Tolerance,
-    model_metadata,
 )
+from kdas_edge.bundle.metadata import VALUE_RANGES, model_metadata
 from kdas_edge.data.layout import resize_image
 
 NORMALISATION = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -78,7 +78,7 @@ def make_tiny_bundle(
     Args:
         path: the directory to make.
         size: side S of the network's input.
-        presets: which model files to write.
+        presets: which model files to write: core, camera, holoscan.
         expected: gives the golden probabilities; replace it to make a bundle that disagrees.
         tolerances: of the manifest; those of the issue by default.
     """
@@ -163,6 +163,12 @@ def openvino_graph(size: int, precision: str, preset: str) -> ov.Model:
     output = ops.concat([background, node], axis=1)
     output.output(0).set_names({"probabilities"})
     model = ov.Model([output], [x], "tiny")
+    if preset == "holoscan":
+        steps = PrePostProcessor(model)
+        steps.input().tensor().set_layout(ov.Layout("NHWC")).set_color_format(ColorFormat.RGB)
+        steps.input().model().set_layout(ov.Layout("NCHW"))
+        steps.input().preprocess().mean(list(NORMALISATION.mean)).scale(list(NORMALISATION.std))
+        model = steps.build()
     if preset == "camera":
         steps = PrePostProcessor(model)
         tensor = steps.input().tensor()
@@ -208,6 +214,12 @@ def onnx_graph(size: int, precision: str, preset: str, metadata: dict[str, str])
         mean = np.array(NORMALISATION.mean, dtype=np.float32).reshape(1, 3, 1, 1) * 255
         std = np.array(NORMALISATION.std, dtype=np.float32).reshape(1, 3, 1, 1) * 255
         x = add("Div", [add("Sub", [x, constant("mean", mean)]), constant("std", std)])
+    elif preset == "holoscan":
+        shape, kind = [1, size, size, 3], TensorProto.FLOAT
+        mean = np.array(NORMALISATION.mean, dtype=np.float32)
+        std = np.array(NORMALISATION.std, dtype=np.float32)
+        x = add("Div", [add("Sub", ["image", constant("mean", mean)]), constant("std", std)])
+        x = add("Transpose", [x], perm=[0, 3, 1, 2])
     else:
         shape, kind, x = [1, 3, size, size], TensorProto.FLOAT, "image"
     if precision == "int8":
@@ -254,6 +266,18 @@ def _contract(preset: str, size: int) -> InputContract:
             color="BGR",
             normalised=False,
             resize="in the graph, antialiased bilinear",
+            value_range=VALUE_RANGES["camera"],
+        )
+    if preset == "holoscan":
+        return InputContract(
+            name="image",
+            shape=(1, size, size, 3),
+            layout="NHWC",
+            dtype="float32",
+            color="RGB",
+            normalised=False,
+            resize="by the host, PIL bilinear with antialiasing",
+            value_range=VALUE_RANGES["holoscan"],
         )
     return InputContract(
         name="image",

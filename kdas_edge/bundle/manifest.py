@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kdas_edge.errors import UserError
 
-SCHEMA_VERSION: Final = "1.1"
+SCHEMA_VERSION: Final = "1.2"
 # 1.1 adds the precision int8_weights, the versions of each model file and the intervals of
-# accuracies
-_READABLE = ("1.0", SCHEMA_VERSION)
+# accuracies; 1.2 the preset holoscan, the range of an input's values and two keys of
+# `metadata.model_metadata`
+_READABLE = ("1.0", "1.1", SCHEMA_VERSION)
 FILE_NAME = "manifest.json"
 SBOM_NAME = "sbom.cdx.json"
 
@@ -23,8 +24,9 @@ SBOM_NAME = "sbom.cdx.json"
 # of 8 bits. int8_weights: weights of 8 bits, arithmetic in float.
 Precision = Literal["fp32", "fp16", "int8", "int8_weights"]
 Format = Literal["openvino", "onnx", "torch"]
-Preset = Literal["core", "camera"]
+Preset = Literal["core", "camera", "holoscan"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 
 class _Record(BaseModel):
@@ -58,6 +60,11 @@ class InputContract(_Record):
 
     `core`: (1, 3, S, S) float32 RGB, already resized and normalised.
     `camera`: (1, H, W, 3) uint8 BGR of any height and width (-1 in `shape`).
+    `holoscan`: (1, S, S, 3) float32 RGB of 0…1, already resized; the graph normalises.
+
+    Attributes:
+        value_range: smallest and largest value of an element; None in a bundle of a schema before
+            1.2, and for `core`, where the normalisation gives each channel a range of its own.
     """
 
     name: str
@@ -67,6 +74,7 @@ class InputContract(_Record):
     color: Literal["RGB", "BGR"]
     normalised: bool
     resize: str = Field(description="who resizes, with which filter")
+    value_range: tuple[float, float] | None = None
 
 
 class OutputContract(_Record):
@@ -182,7 +190,7 @@ class Provenance(_Record):
 class Manifest(_Record):
     """Everything a host must know about a bundle; see the fields."""
 
-    schema_version: Literal["1.0", "1.1"] = SCHEMA_VERSION
+    schema_version: Literal["1.0", "1.1", "1.2"] = SCHEMA_VERSION
     name: str
     disclaimer: str = "Research software. No regulatory clearance. Not for clinical use."
     size: int = Field(gt=0, description="side S of the network's square input, in pixels")
@@ -242,33 +250,3 @@ def _writer(values: dict[str, Any]) -> str:
     if not isinstance(version, str):
         return "the kdas-edge version that wrote it"
     return f"kdas-edge {version!r}, which wrote it, or export the bundle again"
-
-
-def model_metadata(
-    preset: Preset, precision: Precision, normalisation: Normalisation, threshold: float, size: int
-) -> dict[str, str]:
-    """The one metadata object that every writer embeds (OpenVINO Model API's key names).
-
-    The values are for the host that prepares the input: a `camera` graph prepares it itself, so
-    that its mean is 0, its scale 1 and its channels are not swapped.
-    """
-    host_prepares = preset == "core"
-    mean = [round(255 * value, 4) for value in normalisation.mean] if host_prepares else [0.0] * 3
-    scale = [round(255 * value, 4) for value in normalisation.std] if host_prepares else [1.0] * 3
-    return {
-        "model_type": "Segmentation",
-        "task_type": "segmentation",
-        "labels": "background polyp",
-        "mean_values": " ".join(str(value) for value in mean),
-        "scale_values": " ".join(str(value) for value in scale),
-        "reverse_input_channels": str(host_prepares),
-        "resize_type": "standard",
-        "orig_width": str(size),
-        "orig_height": str(size),
-        "soft_threshold": str(threshold),
-        "blur_strength": "-1",
-        "return_soft_prediction": "True",
-        "kdas_edge_preset": preset,
-        "kdas_edge_precision": precision,
-        "kdas_edge_schema": SCHEMA_VERSION,
-    }

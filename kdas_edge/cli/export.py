@@ -176,7 +176,7 @@ def _precisions(text: str) -> "list[Precision]":
 
 def _presets(text: str) -> "list[Preset]":
     from kdas_edge.errors import UserError
-    from kdas_edge.export.writer import PRESETS
+    from kdas_edge.bundle.manifest import PRESETS
 
     chosen = [word.strip() for word in text.split(",") if word.strip()]
     for word in chosen:

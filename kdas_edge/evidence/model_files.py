@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from kdas_edge.bundle.manifest import ModelFile, model_metadata
+from kdas_edge.bundle.manifest import ModelFile
+from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.bundle.versions import Versions, file_versions
 from kdas_edge.evidence.checks import Check, first_line
@@ -43,7 +44,12 @@ def check_writers(bundle: Bundle) -> Iterator[Check]:
             groups.setdefault((model.precision, model.preset), []).append(model)
     for (precision, preset), models in groups.items():
         contract = model_metadata(
-            preset, precision, manifest.normalisation, manifest.threshold, manifest.size
+            preset,
+            precision,
+            manifest.normalisation,
+            manifest.threshold,
+            manifest.size,
+            manifest.schema_version,
         )
         del contract[_SCHEMA_KEY]
         readable = [model for model in models if check_metadata(bundle, model).verdict == "pass"]

@@ -66,8 +66,8 @@ def compare(
 
     Args:
         path: the file.
-        preset: `core` or `camera`.
-        architecture: of the network, for the input of a `core` file.
+        preset: of the file.
+        architecture: of the network, for the input of the file.
         frames: (H, W, 3) uint8 RGB.
         expected: from `reference`.
         threshold: of the mask.
@@ -75,14 +75,20 @@ def compare(
     infer = load(path)
     outputs = []
     for frame in frames:
-        x: NDArray[np.generic] = (
-            network_input(frame, architecture)
-            if preset == "core"
-            else np.ascontiguousarray(frame[None, :, :, ::-1])
-        )
         # a copy: a runtime may use the memory of its output again
-        outputs.append(infer(x)[0, 1].copy())
+        outputs.append(infer(_prepare(frame, preset, architecture))[0, 1].copy())
     return difference(outputs, expected, threshold)
+
+
+def _prepare(frame: Frame, preset: str, architecture: Architecture) -> NDArray[np.generic]:
+    """What the host of a preset would feed for a frame (H, W, 3) uint8 RGB."""
+    if preset == "camera":
+        return np.ascontiguousarray(frame[None, :, :, ::-1])
+    if preset == "holoscan":
+        small = resize_image(frame, architecture.size, architecture.size)
+        unit: Map = small[None].astype(np.float32) / np.float32(255)
+        return unit
+    return network_input(frame, architecture)
 
 
 def difference(found: Sequence[Map], expected: Sequence[Map], threshold: float) -> Agreement:

@@ -12,16 +12,16 @@ from kdas_edge.bundle.manifest import (
     AccuracyRecord,
     FileRecord,
     Golden,
-    InputContract,
     Manifest,
     ModelFile,
     Normalisation,
     OutputContract,
     Preset,
     Provenance,
-    model_metadata,
 )
+from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.export import onnx as to_onnx
+from kdas_edge.export.presets import input_contract
 from kdas_edge.export.rows import ExportReport, Row
 from kdas_edge.export.sources import Sources
 from kdas_edge.files import sha256
@@ -60,7 +60,7 @@ def build_manifest(
         size=size,
         threshold=THRESHOLD,
         normalisation=normalisation,
-        inputs={preset: _input_contract(preset, size) for preset in presets},
+        inputs={preset: input_contract(preset, size) for preset in presets},
         output=OutputContract(name=to_onnx.OUTPUT, shape=(1, 2, size, size)),
         models=[_model_file(staging, row, normalisation, size) for row in written],
         golden=vectors,
@@ -112,28 +112,6 @@ def _model_file(staging: Path, row: Row, normalisation: Normalisation, size: int
             if row.format == "torch"
             else model_metadata(row.preset, row.precision, normalisation, THRESHOLD, size)
         ),
-    )
-
-
-def _input_contract(preset: Preset, size: int) -> InputContract:
-    if preset == "camera":
-        return InputContract(
-            name="frame",
-            shape=(1, -1, -1, 3),
-            layout="NHWC",
-            dtype="uint8",
-            color="BGR",
-            normalised=False,
-            resize="in the graph: PIL's antialiased bilinear filter",
-        )
-    return InputContract(
-        name=to_onnx.INPUT,
-        shape=(1, 3, size, size),
-        layout="NCHW",
-        dtype="float32",
-        color="RGB",
-        normalised=True,
-        resize="by the host: PIL's antialiased bilinear filter",
     )
 
 

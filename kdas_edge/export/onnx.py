@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import nn
 
 from kdas_edge.bundle.manifest import Normalisation
@@ -22,9 +23,7 @@ from kdas_edge.errors import KdasEdgeError
 from kdas_edge.export.editor import OPSET, Editor
 from kdas_edge.export.equalise import move_channel_ranges
 from kdas_edge.export.graph import DeployGraph
-
-INPUT = "image"
-OUTPUT = "probabilities"
+from kdas_edge.export.presets import CAMERA_INPUT, HOLOSCAN_INPUT, INPUT, OUTPUT
 
 _Array = NDArray[Any]
 
@@ -87,17 +86,15 @@ def with_camera_input(core: ModelProto, normalisation: Normalisation, size: int)
     Returns:
         A model that takes (1, H, W, 3) uint8 BGR of any height and width.
     """
-    mean = 255 * np.asarray(normalisation.mean, np.float64)
-    std = 255 * np.asarray(normalisation.std, np.float64)
-    shape = (1, 3, 1, 1)
+    scale, shift = _scale_and_shift(normalisation, 255.0)
     constants: dict[str, _Array] = {
         "camera/size": np.asarray([1, 3, size, size], np.int64),
         "camera/bgr_to_rgb": np.asarray([2, 1, 0], np.int64),
-        "camera/scale": (1 / std).reshape(shape).astype(np.float32),
-        "camera/shift": (-mean / std).reshape(shape).astype(np.float32),
+        "camera/scale": scale,
+        "camera/shift": shift,
     }
     nodes = [
-        helper.make_node("Transpose", ["frame"], ["camera/nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Transpose", [CAMERA_INPUT], ["camera/nchw"], perm=[0, 3, 1, 2]),
         helper.make_node(
             "Resize",
             ["camera/nchw", "", "", "camera/size"],
@@ -112,8 +109,60 @@ def with_camera_input(core: ModelProto, normalisation: Normalisation, size: int)
         helper.make_node("Mul", ["camera/float", "camera/scale"], ["camera/scaled"]),
         helper.make_node("Add", ["camera/scaled", "camera/shift"], [INPUT]),
     ]
+    frame = helper.make_tensor_value_info(
+        CAMERA_INPUT, TensorProto.UINT8, [1, "height", "width", 3]
+    )
+    return _behind(core, frame, nodes, constants, "camera/normalised")
+
+
+def with_holoscan_input(core: ModelProto, normalisation: Normalisation, size: int) -> ModelProto:
+    """Let a `core` graph take what NVIDIA Holoscan's FormatConverterOp gives.
+
+    Args:
+        core: from `to_onnx`.
+        normalisation: mean and standard deviation per RGB channel, of 0…1.
+        size: side S, in pixels.
+
+    Returns:
+        A model that takes (1, S, S, 3) float32 RGB of 0…1, all static.
+    """
+    scale, shift = _scale_and_shift(normalisation, 1.0)
+    nodes = [
+        helper.make_node("Transpose", [HOLOSCAN_INPUT], ["holoscan/nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", ["holoscan/nchw", "holoscan/scale"], ["holoscan/scaled"]),
+        helper.make_node("Add", ["holoscan/scaled", "holoscan/shift"], [INPUT]),
+    ]
+    image = helper.make_tensor_value_info(HOLOSCAN_INPUT, TensorProto.FLOAT, [1, size, size, 3])
+    constants = {"holoscan/scale": scale, "holoscan/shift": shift}
+    return _behind(core, image, nodes, constants, "holoscan/normalised")
+
+
+def _scale_and_shift(normalisation: Normalisation, full: float) -> tuple[_Array, _Array]:
+    """`(x / full - mean) / std` as one product and one sum, each (1, 3, 1, 1)."""
+    mean = full * np.asarray(normalisation.mean, np.float64)
+    std = full * np.asarray(normalisation.std, np.float64)
+    scale, shift = (1 / std).reshape(1, 3, 1, 1), (-mean / std).reshape(1, 3, 1, 1)
+    return scale.astype(np.float32), shift.astype(np.float32)
+
+
+def _behind(
+    core: ModelProto,
+    source: ValueInfoProto,
+    nodes: Sequence[NodeProto],
+    constants: Mapping[str, _Array],
+    last: str,
+) -> ModelProto:
+    """A copy of `core` behind `nodes`, which make its input from `source`.
+
+    Args:
+        core: is not changed.
+        source: the new input.
+        nodes: the last one gives the value that `core` reads.
+        constants: that the nodes read.
+        last: name of the last node; the others are called like their output.
+    """
     for node in nodes:
-        node.name = node.output[0] if node.output[0] != INPUT else "camera/normalised"
+        node.name = node.output[0] if node.output[0] != INPUT else last
     model = ModelProto()
     model.CopyFrom(core)
     graph = model.graph
@@ -122,9 +171,7 @@ def with_camera_input(core: ModelProto, normalisation: Normalisation, size: int)
     graph.node.extend([*nodes, *body])
     graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
     del graph.input[:]
-    graph.input.append(
-        helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, "height", "width", 3])
-    )
+    graph.input.append(source)
     return finish(model)
 
 

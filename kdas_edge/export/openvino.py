@@ -14,12 +14,10 @@ from torch import nn
 
 from kdas_edge.bundle.manifest import Normalisation, Precision
 from kdas_edge.export.graph import DeployGraph
+from kdas_edge.export.presets import CAMERA_INPUT, HOLOSCAN_INPUT, INPUT, OUTPUT
 
 if TYPE_CHECKING:
     import openvino as ov
-
-INPUT = "image"
-OUTPUT = "probabilities"
 
 # What the converter notes about itself; it differs between machines and is no part of the model.
 _CONVERTER_NOTES = ("conversion_parameters", "is_python_object", "legacy_frontend")
@@ -47,7 +45,7 @@ def to_openvino(network: nn.Module, size: int) -> "ov.Model":
             example_input=torch.zeros(1, 3, size, size, device=device),
             input=[1, 3, size, size],
         )
-    _name_ends(model, INPUT)
+    _name_ends(model, INPUT, "NCHW")
     return model
 
 
@@ -71,7 +69,7 @@ def with_camera_input(core: "ov.Model", normalisation: Normalisation, size: int)
     ov = import_openvino()
     from openvino import opset13 as op
 
-    frame = op.parameter(ov.PartialShape([1, -1, -1, 3]), ov.Type.u8, name="frame")
+    frame = op.parameter(ov.PartialShape([1, -1, -1, 3]), ov.Type.u8, name=CAMERA_INPUT)
     zero = op.constant(np.int64(0))
     lengths = op.convert(op.shape_of(frame), "f32")
     rows = _triangle_filter(op.gather(lengths, op.constant(np.int64(1)), zero), size)
@@ -83,18 +81,50 @@ def with_camera_input(core: "ov.Model", normalisation: Normalisation, size: int)
     small = op.matmul(rows, op.round(narrow, "half_away_from_zero"), False, False)
     small = op.round(small, "half_away_from_zero")  # (1, 3, S, S)
     rgb = op.gather(small, op.constant(np.asarray([2, 1, 0], np.int64)), op.constant(np.int64(1)))
-    mean = 255 * np.asarray(normalisation.mean, np.float64)
-    std = 255 * np.asarray(normalisation.std, np.float64)
-    scaled = op.multiply(rgb, op.constant((1 / std).astype(np.float32).reshape(1, 3, 1, 1)))
-    shift = op.constant((-mean / std).astype(np.float32).reshape(1, 3, 1, 1))
-    normalised = op.add(scaled, shift)
+    normalised = _normalised(rgb, normalisation, 255.0)
+    model = _behind(core, frame, normalised)
+    _name_ends(model, CAMERA_INPUT, "NHWC")
+    return model
 
+
+def with_holoscan_input(core: "ov.Model", normalisation: Normalisation, size: int) -> "ov.Model":
+    """Let a `core` model take what NVIDIA Holoscan's FormatConverterOp gives.
+
+    Args:
+        core: from `to_openvino`; it is not changed.
+        normalisation: mean and standard deviation per RGB channel, of 0…1.
+        size: side S, in pixels.
+
+    Returns:
+        A model that takes (1, S, S, 3) float32 RGB of 0…1, all static.
+    """
+    ov = import_openvino()
+    from openvino import opset13 as op
+
+    image = op.parameter(ov.PartialShape([1, size, size, 3]), ov.Type.f32, name=HOLOSCAN_INPUT)
+    planes = op.transpose(image, op.constant(np.asarray([0, 3, 1, 2], np.int64)))
+    model = _behind(core, image, _normalised(planes, normalisation, 1.0))
+    _name_ends(model, HOLOSCAN_INPUT, "NHWC")
+    return model
+
+
+def _normalised(rgb: "ov.Node", normalisation: Normalisation, full: float) -> "ov.Node":
+    """`(x / full - mean) / std` on (1, 3, S, S), as one product and one sum."""
+    from openvino import opset13 as op
+
+    mean = full * np.asarray(normalisation.mean, np.float64)
+    std = full * np.asarray(normalisation.std, np.float64)
+    scaled = op.multiply(rgb, op.constant((1 / std).astype(np.float32).reshape(1, 3, 1, 1)))
+    return op.add(scaled, op.constant((-mean / std).astype(np.float32).reshape(1, 3, 1, 1)))
+
+
+def _behind(core: "ov.Model", source: "ov.Node", prepared: "ov.Node") -> "ov.Model":
+    """A copy of `core` that reads `prepared`, a function of the new input `source`."""
+    ov = import_openvino()
     body = core.clone()
     for consumer in body.input(0).get_target_inputs():
-        consumer.replace_source_output(normalised.output(0))
-    model = ov.Model(body.get_results(), [frame])
-    _name_ends(model, "frame")
-    return model
+        consumer.replace_source_output(prepared.output(0))
+    return ov.Model(body.get_results(), [source])
 
 
 def _triangle_filter(length: "ov.Node", size: int) -> "ov.Node":
@@ -161,8 +191,15 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
-def _name_ends(model: "ov.Model", input_name: str) -> None:
-    """Name input, output and unnamed layers, so that two exports of one network are one file."""
+def _name_ends(model: "ov.Model", input_name: str, layout: str) -> None:
+    """Name input, output and unnamed layers, so that two exports of one network are one file.
+
+    The input's layout is written, too: DL Streamer and OpenVINO Model Server otherwise guess. The
+    output's is not: with a batch axis known at both ends, Triton's backend replaces the
+    `max_batch_size: 0` of a configuration by a batch of its own.
+    """
+    ov = import_openvino()
+    model.input(0).get_node().set_layout(ov.Layout(layout))
     model.input(0).get_node().set_friendly_name(input_name)
     model.input(0).set_names({input_name})
     model.output(0).set_names({OUTPUT})

@@ -16,8 +16,8 @@ from kdas_edge.bundle.manifest import (
     Format,
     Precision,
     Preset,
-    model_metadata,
 )
+from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.bundle.versions import file_versions
 from kdas_edge.console import progress
 from kdas_edge.data.layout import read_image
@@ -36,6 +36,7 @@ from kdas_edge.export.agreement import (
 from kdas_edge.export.card import CARD_NAME, model_card
 from kdas_edge.export.contract import THRESHOLD, build_manifest, file_records, normalisation_of
 from kdas_edge.export.golden import golden_frames, write_golden
+from kdas_edge.export.presets import DEFAULT_PRESETS, with_input
 from kdas_edge.export.rows import ExportReport, Row
 from kdas_edge.export.sbom import bill_of_materials
 from kdas_edge.export.sources import Sources, load_sources
@@ -44,7 +45,6 @@ from kdas_edge.files import check_output_directory, staged_directory, write_text
 from kdas_edge.models.checkpoints import save_network
 from kdas_edge.models.zoo import Architecture
 
-PRESETS: tuple[Preset, ...] = ("core", "camera")
 # The torch model that a precision's files must reproduce. fp16 rounds at run time, as each device
 # likes; the others are networks of their own.
 _REFERENCES: dict[Precision, Precision] = {
@@ -59,7 +59,7 @@ def export_bundle(
     out: Path,
     float_source: Path,
     quantized_source: Path | None = None,
-    presets: Sequence[Preset] = PRESETS,
+    presets: Sequence[Preset] = DEFAULT_PRESETS,
     golden: Sequence[Path] | None = None,
     check_frames: Sequence[Path] = (),
     name: str | None = None,
@@ -207,8 +207,7 @@ def _export(
             try:
                 core = _core(format_, precision, network, size) if core is None else core
                 room: Any = to_openvino if format_ == "openvino" else to_onnx
-                camera = preset == "camera"
-                model = room.with_camera_input(core, normalisation, size) if camera else core
+                model = with_input(room, core, preset, normalisation, size)
                 if format_ == "openvino":
                     to_openvino.save_openvino(model, path, metadata, precision)
                 else:
@@ -253,7 +252,7 @@ def _judge(
     row.agreement = found
     limit = TOLERANCES[row.precision]
     # a camera graph resizes by itself, with single grey levels rounded otherwise
-    if row.preset == "core" and found.probability > limit.probability:
+    if row.preset != "camera" and found.probability > limit.probability:
         row.status = "disagrees"
         row.reason = f"a probability differs by {found.probability:.2g} ({limit.probability:g})"
     elif found.disagreement > limit.disagreement:

@@ -9,7 +9,8 @@ import torch
 from tiny_student import SIZE, TinyStudent
 from torch import nn
 
-from kdas_edge.bundle.manifest import Normalisation, model_metadata
+from kdas_edge.bundle.manifest import Normalisation
+from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.data.layout import resize_image
 from kdas_edge.data.synthetic import scene
 from kdas_edge.export import openvino as exporter
