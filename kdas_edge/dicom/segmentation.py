@@ -2,8 +2,8 @@
 
 An endoscopic picture has no place in space. The standard then asks for a mask of the picture's size
 whose frames name their source frames in the Derivation Image functional group (PS3.3 A.51.5.1).
-highdicom writes this for a picture of one frame. For several frames, its object of one frame is
-extended here: each gets a functional group, with its source frame's number as a dimension.
+highdicom writes this for a picture of one frame only. For several frames, its object of one frame
+is extended here: each gets a functional group of its own, and time becomes a dimension.
 """
 
 import copy
@@ -25,6 +25,7 @@ Kind = Literal["BINARY", "FRACTIONAL"]
 SERIES_DESCRIPTION = "Research software, not for clinical use"
 # numbers of a series need not be unique; this one is far from those that devices count up from 1
 SERIES_NUMBER = 900
+_STILL = "1.2.840.10008.5.1.4.1.1.77.1.1"
 _FRAME_CONTENT = 0x00209111
 _TEMPORAL_POSITION = 0x00209128
 # as PS3.3 C.7.6.1.1.5 names the methods, by transfer syntax
@@ -164,7 +165,8 @@ def _reference(source: Source) -> "Dataset":
     from pydicom import Dataset
 
     reference = Dataset()
-    reference.SOPClassUID = source.sop_class
+    # for a class of several frames highdicom demands a pixel spacing; `_fill` names the true class
+    reference.SOPClassUID = _STILL
     reference.SOPInstanceUID = source.sop_instance
     reference.StudyInstanceUID = source.study
     reference.SeriesInstanceUID = source.series
@@ -180,11 +182,6 @@ def _reference(source: Source) -> "Dataset":
         # a file that forgot to say so; the pixels have lost something all the same
         reference.LossyImageCompression = "01"
         reference.LossyImageCompressionMethod = method
-    if PICTURES[source.sop_class][1]:
-        # highdicom looks for positions in space here, and finds that there are none
-        reference.NumberOfFrames = 1
-        reference.SharedFunctionalGroupsSequence = [Dataset()]
-        reference.PerFrameFunctionalGroupsSequence = [Dataset()]
     return reference
 
 
@@ -224,6 +221,9 @@ def _fill(segmentation: "Dataset", source: Source, stack: Stack) -> None:
     """Replace the one empty frame by those of the stack."""
     from pydicom import Dataset
 
+    for element in segmentation.iterall():
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = source.sop_class
     several = PICTURES[source.sop_class][1] or source.frames > 1
     first = segmentation.PerFrameFunctionalGroupsSequence[0]
     groups = []
@@ -232,7 +232,7 @@ def _fill(segmentation: "Dataset", source: Source, stack: Stack) -> None:
         if several:
             content = group.FrameContentSequence[0]
             content.DimensionIndexValues = [1, index]
-            content.TemporalPositionIndex = number
+            content.TemporalPositionIndex = index
             image = group.DerivationImageSequence[0].SourceImageSequence[0]
             image.ReferencedFrameNumber = number
         groups.append(group)
