@@ -11,6 +11,7 @@ Kind = Literal[
     "wrong option",
     "dynamic shape",
     "cannot load",
+    "inference failed",
     "closed",
 ]
 
@@ -25,3 +26,19 @@ class TargetError(UserError):
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)
         self.kind: Kind = kind
+
+
+def inference_failed(target: object, runtime: str, error: Exception) -> TargetError:
+    """A runtime gave up in the middle of its work: a device that went away, memory that ran out."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1][:200] if lines else type(error).__name__
+    return TargetError(
+        "inference failed",
+        f"target {target}: {runtime} could not run the model ({reason}); check the device and its "
+        "driver, or choose another target",
+    )
+
+
+def model_closed() -> TargetError:
+    """The model was freed, perhaps by another thread."""
+    return TargetError("closed", "the model is closed; load it again")

@@ -6,7 +6,7 @@ What the runtime then really did is read back into `effective`.
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ FORMATS = {"openvino": "openvino", "onnxruntime": "onnx", "torch": "torch"}
 
 
 class Backend(Protocol):
-    """A loaded model on one device. One thread at a time.
+    """A loaded model on one device. Any number of threads may use it at once.
 
     Attributes:
         effective: what the runtime says it does: precision, threads, streams, device name …
@@ -42,11 +42,23 @@ class Backend(Protocol):
         Returns:
             (B, 2, S, S) float32 probabilities, background and polyp; the caller owns the array.
             A model from elsewhere returns what its file says.
+
+        Raises:
+            TargetError: the model is closed, or the runtime cannot run it any more.
+        """
+        ...
+
+    def start(self, x: NDArray[np.generic]) -> Callable[[], NDArray[np.float32]]:
+        """Begin an inference; what is returned waits for it and gives what `infer` would.
+
+        Args:
+            x: as for `infer`; left as it is until the result has been waited for. A runtime that
+                cannot work in the background runs when it is waited for.
         """
         ...
 
     def close(self) -> None:
-        """Free the model; another inference is then a UserError."""
+        """Free the model once what runs has ended; another inference is then a UserError."""
         ...
 
 

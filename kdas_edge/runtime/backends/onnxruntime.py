@@ -1,6 +1,7 @@
 """ONNX Runtime: one explicit execution provider, no silent fallback."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle
-from kdas_edge.runtime.failures import TargetError
+from kdas_edge.runtime.failures import TargetError, inference_failed, model_closed
 from kdas_edge.runtime.targets import Target
 
 PROVIDERS = {
@@ -54,6 +55,7 @@ class OnnxRuntimeBackend:
                 f"{session.get_providers()[0]} instead; check the driver and its libraries",
             )
         _check_batch(session, target)
+        self._target = target
         self._session: ort.InferenceSession | None = session
         self._input = session.get_inputs()[0].name
         names = [output.name for output in session.get_outputs()]
@@ -78,12 +80,20 @@ class OnnxRuntimeBackend:
 
     def infer(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Run once; see `Backend.infer`."""
-        if self._session is None:
-            raise TargetError("closed", "the model is closed; load it again")
-        output: NDArray[np.float32] = self._session.run(
-            [self._output], {self._input: np.ascontiguousarray(x)}
-        )[0]
+        session = self._session  # another thread may close while this one runs
+        if session is None:
+            raise model_closed()
+        try:
+            output: NDArray[np.float32] = session.run(
+                [self._output], {self._input: np.ascontiguousarray(x)}
+            )[0]
+        except Exception as error:  # the runtime's exceptions share no base but Exception
+            raise inference_failed(self._target, "ONNX Runtime", error) from error
         return output
+
+    def start(self, x: NDArray[np.generic]) -> Callable[[], NDArray[np.float32]]:
+        """Run when waited for; see `Backend.start`."""
+        return lambda: self.infer(x)
 
     def close(self) -> None:
         """Free the model; see `Backend.close`."""

@@ -1,8 +1,9 @@
-"""OpenVINO: synchronous, one request, explicit inference precision."""
+"""OpenVINO: a request for each inference at a time, explicit inference precision."""
 
 import functools
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle
-from kdas_edge.runtime.failures import TargetError
+from kdas_edge.runtime.failures import TargetError, inference_failed, model_closed
 from kdas_edge.runtime.targets import Target
 
 # compiled-model property -> name under which `effective` reports it
@@ -51,9 +52,11 @@ class OpenVinoBackend:
         contract = bundle.manifest.inputs[model.preset]
         start = time.perf_counter()
         compiled = compile_file(bundle.file(model.path), target, contract.shape)
-        self._request: ov.InferRequest | None = compiled.create_infer_request()
+        # requests that nobody uses now; as many exist as there were ever inferences at once
+        self._idle: deque[ov.InferRequest] = deque([compiled.create_infer_request()])
         self.load_seconds = time.perf_counter() - start
         self._compiled: ov.CompiledModel | None = compiled
+        self._target = target
         self.outputs = [frozenset(output.get_names()) for output in compiled.outputs]
         self._output = _index(compiled.outputs, bundle.manifest.output.name)
         output = compiled.outputs[self._output]
@@ -71,24 +74,72 @@ class OpenVinoBackend:
 
     def infer(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Run once; see `Backend.infer`."""
-        if self._request is None:
-            raise TargetError("closed", "the model is closed; load it again")
-        # Shared memory: the input is read, and the output written, in place. OpenVINO holds no
-        # reference to the arrays, so that both must have a name here until it is done.
+        # OpenVINO holds no reference to the arrays, so that both have a name here until it is done
         x = np.ascontiguousarray(x)
-        self._request.set_input_tensor(ov.Tensor(x, shared_memory=True))
-        if self._output_shape is None:
-            self._request.infer()
-            return np.array(self._request.get_output_tensor(self._output).data)
-        output = np.empty(self._output_shape, dtype=self._output_type)
-        self._request.set_output_tensor(self._output, ov.Tensor(output, shared_memory=True))
-        self._request.infer()
-        return output
+        request, output = self._prepared(x)
+        try:
+            request.infer()
+            found = self._result(request, output)
+        except RuntimeError as error:
+            raise inference_failed(self._target, "OpenVINO", error) from error
+        self._give_back(request)
+        return found
+
+    def start(self, x: NDArray[np.generic]) -> Callable[[], NDArray[np.float32]]:
+        """Begin in the background; see `Backend.start`."""
+        x = np.ascontiguousarray(x)
+        request, output = self._prepared(x)
+        try:
+            request.start_async()
+        except RuntimeError as error:
+            raise inference_failed(self._target, "OpenVINO", error) from error
+
+        def wait(x: NDArray[np.generic] = x) -> NDArray[np.float32]:
+            # the default argument keeps the input alive
+            try:
+                request.wait()
+                found = self._result(request, output)
+            except RuntimeError as error:
+                raise inference_failed(self._target, "OpenVINO", error) from error
+            self._give_back(request)
+            return found
+
+        return wait
 
     def close(self) -> None:
         """Free the model; see `Backend.close`."""
-        self._request = None
         self._compiled = None
+        self._idle.clear()
+
+    def _prepared(
+        self, x: NDArray[np.generic]
+    ) -> tuple[ov.InferRequest, NDArray[np.float32] | None]:
+        """A request of this thread's own that reads `x` in place, and where it writes."""
+        compiled = self._compiled  # another thread may close while this one runs
+        if compiled is None:
+            raise model_closed()
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+        if self._output_shape is None:
+            return request, None
+        output = np.empty(self._output_shape, dtype=self._output_type)
+        request.set_output_tensor(self._output, ov.Tensor(output, shared_memory=True))
+        return request, output
+
+    def _result(
+        self, request: ov.InferRequest, output: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        if output is not None:
+            return output
+        return np.array(request.get_output_tensor(self._output).data)
+
+    def _give_back(self, request: ov.InferRequest) -> None:
+        # a request that failed is not given back, nor one of a model that was closed meanwhile
+        if self._compiled is not None:
+            self._idle.append(request)
 
 
 def compile_file(

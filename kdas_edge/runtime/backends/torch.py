@@ -4,6 +4,7 @@ This is the one file of the device wing that needs torch; it is imported only fo
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle
-from kdas_edge.runtime.failures import TargetError
+from kdas_edge.runtime.failures import TargetError, inference_failed, model_closed
 from kdas_edge.runtime.targets import Target
 
 _DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
@@ -51,6 +52,8 @@ class TorchBackend:
                 )
         path = bundle.file(model.path)
         self._device = torch.device(target.device.replace(".", ":"))
+        self._target = target
+        self._lock = threading.Lock()
         self._threads = target.threads or torch.get_num_threads()
         precision = target.options.get("precision", "f32")
         self._autocast = _DTYPES.get(precision)
@@ -72,17 +75,27 @@ class TorchBackend:
 
     def infer(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Run once; see `Backend.infer`."""
-        if self._network is None:
-            raise TargetError("closed", "the model is closed; load it again")
-        # The thread count belongs to the process, and another backend may have changed it.
-        if torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)
-        with torch.inference_mode(), _full_precision(), self._cast():
-            z1, z2 = self._network(torch.from_numpy(np.ascontiguousarray(x)).to(self._device))
-            polyp = torch.sigmoid(z1.float() + z2.float())
-        # (B, 1, S, S) -> (B, 2, S, S); the copy to the host waits for the GPU
-        output: NDArray[np.float32] = torch.cat([1 - polyp, polyp], dim=1).cpu().numpy()
+        network = self._network  # another thread may close while this one runs
+        if network is None:
+            raise model_closed()
+        # the thread count and cuDNN's flags belong to the process: one inference at a time
+        with self._lock:
+            # another backend may have changed it
+            if torch.get_num_threads() != self._threads:
+                torch.set_num_threads(self._threads)
+            try:
+                with torch.inference_mode(), _full_precision(), self._cast():
+                    z1, z2 = network(torch.from_numpy(np.ascontiguousarray(x)).to(self._device))
+                    polyp = torch.sigmoid(z1.float() + z2.float())
+                # (B, 1, S, S) -> (B, 2, S, S); the copy to the host waits for the GPU
+                output: NDArray[np.float32] = torch.cat([1 - polyp, polyp], dim=1).cpu().numpy()
+            except RuntimeError as error:
+                raise inference_failed(self._target, "torch", error) from error
         return output
+
+    def start(self, x: NDArray[np.generic]) -> Callable[[], NDArray[np.float32]]:
+        """Run when waited for; see `Backend.start`."""
+        return lambda: self.infer(x)
 
     def close(self) -> None:
         """Free the model; see `Backend.close`."""
