@@ -1,4 +1,4 @@
-"""`kdas-edge export`: a run becomes a bundle."""
+"""`kdas-edge export`: a run becomes a bundle, a bundle a server's model repository."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +8,7 @@ import typer
 if TYPE_CHECKING:
     from kdas_edge.bundle.manifest import Precision, Preset
     from kdas_edge.export.rows import Row
+    from kdas_edge.export.serving import Layout
 
 
 def export(
@@ -15,12 +16,18 @@ def export(
         Path,
         typer.Argument(
             help="Quantised run, float run or checkpoint. A quantised run carries its float "
-            "student, so that the bundle gets both precisions.",
+            "student, so that the bundle gets both precisions. With --layout also a bundle.",
             show_default=False,
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The bundle's folder.", show_default=False)
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The bundle's folder; the repository's, where RUN is a bundle.",
+            show_default=False,
+        ),
     ],
     int8: Annotated[
         Path | None,
@@ -36,8 +43,23 @@ def export(
         ),
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", help="Inputs to write, of core and camera.")
-    ] = "core,camera",
+        str | None,
+        typer.Option(
+            "--preset",
+            help="Inputs to write, of core, camera and holoscan. Default: core,camera; all that "
+            "it has, where RUN is a bundle.",
+            show_default=False,
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            help="Write a model repository, too: for OpenVINO Model Server (ovms) or triton, "
+            "beside the bundle, with the layout behind its name.",
+            show_default=False,
+        ),
+    ] = None,
     golden: Annotated[
         Path | None,
         typer.Option(
@@ -68,7 +90,7 @@ def export(
         typer.Option("--timing/--no-timing", help="Time int8 against fp32 in each runtime."),
     ] = True,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing bundle.")
+        bool, typer.Option("--overwrite", help="Replace an existing bundle or repository.")
     ] = False,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the table here.", show_default=False)
@@ -92,24 +114,40 @@ def export(
         kdas-edge export runs/student --out bundles/small --precision fp16,int8_weights
 
         kdas-edge export runs/teacher --out bundles/teacher --preset core --no-torch
+
+        kdas-edge export runs/student --out bundles/student --preset core,camera,holoscan
+
+        kdas-edge export bundles/student --out models --layout ovms
     """
+    from kdas_edge.export.serving import is_bundle
+
+    presets = _presets(preset) if preset is not None else None
+    precisions = _precisions(precision) if precision is not None else None
+    served = _layout(layout) if layout is not None else None
+    if is_bundle(run):
+        _serve_bundle(run, out, served, presets, precisions, overwrite)
+        return
     from kdas_edge.console import table
     from kdas_edge.data.layout import list_images
+    from kdas_edge.export.presets import DEFAULT_PRESETS
     from kdas_edge.export.rows import raise_for_failures
     from kdas_edge.export.writer import export_bundle
-    from kdas_edge.files import write_json
+    from kdas_edge.files import check_output_directory, write_json
 
+    repository = out.with_name(f"{out.name}-{served}")
+    if served is not None:
+        check_output_directory(repository, overwrite)
     report = export_bundle(
         out,
         run,
         int8,
-        _presets(preset),
+        DEFAULT_PRESETS if presets is None else presets,
         list_images(golden) if golden else None,
         _frames(data, limit) if data else (),
         name,
         overwrite,
         torch,
-        precisions=_precisions(precision) if precision is not None else None,
+        precisions=precisions,
         timing=timing,
     )
     rows: list[list[object]] = []
@@ -151,8 +189,43 @@ def export(
     if json is not None:
         write_json(json, report.as_json())
     raise_for_failures(report)
+    if served is not None:
+        _serve_bundle(out, repository, served, None, None, overwrite)
     print(f"next: kdas-edge verify {out}")
     print(f"      kdas-edge bench {out} --data {data or 'DATA'}")
+
+
+def _serve_bundle(
+    bundle: Path,
+    out: Path,
+    layout: "Layout | None",
+    presets: "list[Preset] | None",
+    precisions: "list[Precision] | None",
+    overwrite: bool,
+) -> None:
+    """Write a bundle's models as a repository and say what it serves."""
+    from kdas_edge.bundle.reader import open_bundle
+    from kdas_edge.console import table
+    from kdas_edge.errors import UserError
+    from kdas_edge.export.serving import LAYOUTS, write_repository
+
+    if layout is None:
+        raise UserError(
+            f"{bundle} is a bundle already; name a run, or add --layout {' or '.join(LAYOUTS)} "
+            "for a server's model repository"
+        )
+    served = write_repository(open_bundle(bundle), out, layout, presets, precisions, overwrite)
+    table(
+        f"{out} ({layout})",
+        ["model", "input", "shape", "type", "layout"],
+        [
+            [entry.name, c.name, "×".join("any" if n < 0 else str(n) for n in c.shape), c.dtype,
+             c.layout]
+            for entry in served
+            for c in [entry.contract]
+        ],
+    )  # fmt: skip
+    print(f"next: {out}/README.md starts the server, {out}/client.py sends it a frame")
 
 
 def _format_versions(row: "Row") -> str:
@@ -175,8 +248,8 @@ def _precisions(text: str) -> "list[Precision]":
 
 
 def _presets(text: str) -> "list[Preset]":
-    from kdas_edge.errors import UserError
     from kdas_edge.bundle.manifest import PRESETS
+    from kdas_edge.errors import UserError
 
     chosen = [word.strip() for word in text.split(",") if word.strip()]
     for word in chosen:
@@ -185,6 +258,16 @@ def _presets(text: str) -> "list[Preset]":
     if not chosen:
         raise UserError("--preset names nothing; for example --preset core,camera")
     return [preset for preset in PRESETS if preset in chosen]
+
+
+def _layout(text: str) -> "Layout":
+    from kdas_edge.errors import UserError
+    from kdas_edge.export.serving import LAYOUTS
+
+    for layout in LAYOUTS:
+        if text == layout:
+            return layout
+    raise UserError(f"--layout {text!r} is unknown; known: {', '.join(LAYOUTS)}")
 
 
 def _frames(root: Path, limit: int) -> list[Path]:
