@@ -10,24 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.dicom import lossless
+from kdas_edge.dicom import jpeg
 from kdas_edge.dicom.source import PictureError, Source, integer, one_line, short, value_of
 from kdas_edge.dicom.video import SYNTAXES as VIDEO
 from kdas_edge.dicom.video import video_frames
 
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 _RLE = ("1.2.840.10008.1.2.5",)
-_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
-_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
-READ = (*_NATIVE, *_RLE, *_JPEG, *lossless.SYNTAXES, *_JPEG_LS, *_JPEG_2000, *VIDEO)
+READ = (*_NATIVE, *_RLE, *jpeg.SYNTAXES, *_JPEG_LS, *VIDEO)
 # colour model -> (samples per pixel, the encodings that may have it)
 _MODELS = {
     "RGB": (3, READ),
     "YBR_FULL": (3, READ),
-    "YBR_FULL_422": (3, (*_NATIVE, *_RLE, *_JPEG)),
-    "YBR_ICT": (3, _JPEG_2000),
-    "YBR_RCT": (3, _JPEG_2000),
+    "YBR_FULL_422": (3, (*_NATIVE, *_RLE, *jpeg.LOSSY)),
+    "YBR_ICT": (3, jpeg.JPEG_2000),
+    "YBR_RCT": (3, jpeg.JPEG_2000),
     "YBR_PARTIAL_420": (3, VIDEO),
     "PALETTE COLOR": (1, READ),
     "MONOCHROME1": (1, READ),
@@ -96,8 +94,9 @@ def frames(source: Source) -> Iterator[NDArray[np.uint8]]:
         return
     from pydicom.pixels import iter_pixels
 
-    lossless.register()
-    decoded = iter_pixels(source.path)
+    jpeg.register()
+    plugin = jpeg.PLUGIN if source.transfer_syntax in jpeg.SYNTAXES else ""
+    decoded = iter_pixels(source.path, decoding_plugin=plugin)
     while True:
         try:
             # YBR_FULL becomes RGB here, planes become interleaved
@@ -172,7 +171,7 @@ def _reason(error: Exception) -> str:
     text = one_line(error)
     if isinstance(error, AttributeError) and "Pixel Data" in text:
         return "has no pixel data; name a picture"
-    # pydicom tells the plugin's own reason on the second line
-    more = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-    detail = f"{text} {short(more[0])}" if more else text
+    # pydicom tells what each plugin said on the lines that follow, "plugin: reason"
+    more = [line.strip() for line in str(error).splitlines()[1:] if ": " in line]
+    detail = short(more[0].partition(": ")[2]) if more else text
     return f"has pixel data that cannot be decoded ({detail}); export it again"

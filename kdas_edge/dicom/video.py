@@ -31,6 +31,7 @@ def video_frames(source: Source) -> Iterator[NDArray[np.uint8]]:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 
+    spoken = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     # the stream holds pictures of a patient: the file is private and removed when this ends
     with tempfile.TemporaryDirectory(prefix="kdas-edge-") as folder:
         stream = Path(folder) / "stream"
@@ -54,6 +55,7 @@ def video_frames(source: Source) -> Iterator[NDArray[np.uint8]]:
                 yield np.asarray(frame, dtype=np.uint8)
         finally:
             capture.release()
+            cv2.utils.logging.setLogLevel(spoken)
 
 
 def _unpack(path: Path, stream: Path) -> None:
