@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "kdas_edge"
 WORKSTATION = ("models", "distill", "quantize", "export")
-DEVICE = ("runtime", "bench", "evidence")
+DEVICE = ("runtime", "bench", "evidence", "dicom")
 GROUND = (
     "environment",
     "bundle",
