@@ -15,10 +15,15 @@ def info(message: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(total: int | None, description: str) -> Iterator[Callable[..., None]]:
+def progress(total: int | None, description: str, done: int = 0) -> Iterator[Callable[..., None]]:
     """Show the progress of `total` steps with the time left; None where no end is known.
 
     On a terminal a Rich progress bar; elsewhere a plain line every 15 seconds.
+
+    Args:
+        total: steps in all.
+        description: what is going on.
+        done: steps of an earlier, stopped run; they say nothing about the time left.
 
     Yields:
         `advance(steps=1, note="")`; the note (for example a loss) is shown beside the bar.
@@ -49,7 +54,7 @@ def progress(total: int | None, description: str) -> Iterator[Callable[..., None
             TextColumn("{task.fields[note]}"),
             console=Console(stderr=True),
         ) as bar:
-            task = bar.add_task(description, total=total, note="")
+            task = bar.add_task(description, total=total, completed=done, note="")
 
             def advance(steps: int = 1, note: str = "") -> None:
                 bar.update(task, advance=steps, note=note)
@@ -58,7 +63,7 @@ def progress(total: int | None, description: str) -> Iterator[Callable[..., None
         return
 
     start = last = time.monotonic()
-    done = 0
+    first = done
 
     def advance_plain(steps: int = 1, note: str = "") -> None:
         nonlocal done, last
@@ -70,7 +75,7 @@ def progress(total: int | None, description: str) -> Iterator[Callable[..., None
             if total is None:
                 info(f"{description}: {done} {note}".rstrip())
                 return
-            left = (now - start) / done * max(0, total - done)
+            left = (now - start) / max(1, done - first) * max(0, total - done)
             info(f"{description}: {done}/{total}, {left:.0f} s left {note}".rstrip())
 
     yield advance_plain

@@ -387,9 +387,8 @@ def fit(
     saved = time.monotonic()
     with (
         _stop_after_step() as stop,
-        progress(total, f"{run.path.name}: steps of {batch} images") as advance,
+        progress(total, f"{run.path.name}: steps of {batch} images", now.step) as advance,
     ):
-        advance(now.step)
         while now.step < total:
             started = time.monotonic()
             epoch, within = divmod(now.step, per_epoch)

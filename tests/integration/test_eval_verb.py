@@ -92,7 +92,7 @@ def test_an_absent_device_is_one_line_that_lists_what_is_present(bundle, data, t
 
 def test_wrong_arguments_are_one_line_each(bundle, data, tmp_path, capsys):
     for arguments, words in (
-        (["--data", data], "MODEL or --maps"),
+        ([bundle, "--maps", data, "--data", data], "MODEL or --maps"),
         ([bundle, "--data", tmp_path / "nowhere"], "nowhere"),
         ([bundle, "--data", data, "--protocol", "pranet"], "paper, deploy or both"),
         ([bundle, "--data", data, "--sets", "dics"], "discs, more"),

@@ -134,7 +134,7 @@ def test_a_loss_above_the_gate_ends_with_code_3_and_keeps_the_attempt(
         "broken",
         *FAST,
         f"calibration.source={black}",
-        "mixed.largest_share=0.06",
+        "mixed.largest_share=0.03",  # one layer in float does not mend it
         "mixed.images=2",
         "--max-drop",
         "0.001",
@@ -151,8 +151,8 @@ def test_a_loss_above_the_gate_ends_with_code_3_and_keeps_the_attempt(
     assert (
         summary["attempts"] == tried == json.loads((run / "summary.json").read_text())["attempts"]
     )
-    assert [row["phase"] for row in tried] == ["ptq", "ptq", "mixed", "mixed"]
-    assert "what was tried" in done.out and "2 of" in done.out
+    assert [row["phase"] for row in tried] == ["ptq", "ptq", "mixed"]
+    assert "what was tried" in done.out and "1 of" in done.out
     assert not any(row["passed"] for row in tried)
     [kept] = [row for row in tried if row["kept"]]
     assert kept["dice"] == max(row["dice"] for row in tried)
