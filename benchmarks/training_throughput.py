@@ -17,47 +17,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
+from file_loader import Files, forever
+from torch.utils.data import DataLoader
 
 from kdas_edge.data import augment
 from kdas_edge.data.dataset import ResidentSet, load_pairs
-from kdas_edge.data.layout import Pair, training_set
+from kdas_edge.data.layout import training_set
 from kdas_edge.distill.engine import Trainer, make_fabric, peak_memory_mib, set_train_mode
 from kdas_edge.environment import describe
 from kdas_edge.files import read_json, write_json
 from kdas_edge.models.zoo import build
 from kdas_edge.recipe import TrainRecipe, load_recipe
-
-
-class Files(Dataset):
-    """What a script of this field does: open, resize, flip and rotate, one image at a time."""
-
-    def __init__(self, pairs: list[Pair], size: int) -> None:
-        self.pairs, self.size = pairs, size
-        self.rotate = v2.RandomRotation(90)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        pair = self.pairs[index]
-        assert pair.mask is not None
-        image = Image.open(pair.image).convert("RGB").resize((self.size, self.size), 2)
-        mask = Image.open(pair.mask).convert("L").resize((self.size, self.size), 2)
-        both = torch.cat([v2.functional.pil_to_tensor(image), v2.functional.pil_to_tensor(mask)])
-        if torch.rand(()) < 0.5:
-            both = both.flip(-1)
-        if torch.rand(()) < 0.5:
-            both = both.flip(-2)
-        both = self.rotate(both)
-        return both[:3], (both[3:] > 127).to(torch.uint8)
-
-
-def forever(loader: DataLoader):
-    while True:
-        yield from loader
 
 
 def make_trainer(args: argparse.Namespace) -> Trainer:

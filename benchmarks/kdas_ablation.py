@@ -1,0 +1,349 @@
+"""Does KDAS help? The paper's Tables 3 and 4 and more, at one affordable setting, paired by image.
+
+Every row is one recipe, `recipes/ablation_192.yaml` with the overrides of `CELLS`, trained with one
+or several seeds and scored on the three test sets (deploy protocol). A trained row is one JSON file
+under `--results`; what is there is not trained again, a training that was stopped goes on, and any
+number of sessions or machines may add rows. `--minutes` stops cleanly.
+
+    python benchmarks/kdas_ablation.py --data DATA --teacher runs/teacher_effb0_256 \
+        --encoder WEIGHTS/mobilenetv2_100.imagenet.safetensors --unlabelled FRAMES --minutes 60
+    python benchmarks/kdas_ablation.py --table   # only the tables, from the files that are there
+
+`unet` and `unetpp` need the package segmentation-models-pytorch (0.6.0).
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kdas_edge.bench.accuracy import evaluate
+from kdas_edge.bench.scores import Estimate, bootstrap_mean
+from kdas_edge.console import info, table
+from kdas_edge.data.dataset import load_training_data
+from kdas_edge.data.layout import resize_image, test_sets
+from kdas_edge.distill.engine import derive_seed, fit
+from kdas_edge.distill.training import run_training
+from kdas_edge.environment import describe
+from kdas_edge.files import read_json, sha256, write_json, write_text_atomic
+from kdas_edge.models.checkpoints import BEST, load_network
+from kdas_edge.models.zoo import Architecture, architecture_of, parameters
+from kdas_edge.recipe import TrainRecipe, load_recipe
+from kdas_edge.run import Run
+
+ROOT = Path(__file__).resolve().parent
+SETTING = ROOT.parent / "recipes" / "ablation_192.yaml"
+RESULTS = ROOT / "results" / "ablation"
+SCHEMA = "kdas-edge/ablation/1"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row: what differs from the setting, and how many seeds it is worth."""
+
+    what: str
+    loss: dict[str, Any] = field(default_factory=dict)
+    seeds: int = 1
+    other: dict[str, Any] = field(default_factory=dict)
+    network: str = "polyp_pvt"
+
+    def overrides(self) -> list[str]:
+        values = {**{f"loss.{key}": value for key, value in self.loss.items()}, **self.other}
+        return [f"{key}={'null' if value is None else value}" for key, value in values.items()]
+
+
+KDAS = {"variant": "attention_kd_sgm"}
+# half of the loss is the teacher's
+HALVES = {"teacher_weight": 0.5, "segmentation_weight": 0.5}
+# in the order in which they are worth training: all first seeds, then the second ones
+CELLS = {
+    # Table 3
+    "supervised": Cell("no teacher", {}, 3),
+    "attention_kd_sgm": Cell("KDAS: attention and symmetric guided map, eq. 8", KDAS, 3),
+    "attention_kd": Cell("attention only, eq. 3", {"variant": "attention_kd"}, 3),
+    "kl": Cell("softened logits", {"variant": "kl"}, 3),
+    # what else could be meant, and what else could help
+    "kdas_scaled": Cell(
+        "KDAS, the teacher's terms divided by 200", {**KDAS, "teacher_scale": 0.005}, 3
+    ),
+    "soft_mask": Cell(
+        "half of the loss on the teacher's map (ours)", {"variant": "soft_mask", **HALVES}, 3
+    ),
+    "soft_mask_same_view": Cell(
+        "the same, the teacher sees the student's 192 pixels",
+        {"variant": "soft_mask", **HALVES},
+        1,
+        {"teacher_size": None},
+    ),
+    "released_code": Cell("as the authors' repository", {"variant": "released_code"}),
+    # learning from frames without masks, at the cost of the rows above
+    "soft_mask_unlabelled": Cell(
+        "soft_mask, some of the images are frames without masks",
+        {"variant": "soft_mask", **HALVES},
+        3,
+        {"data.unlabelled": "FRAMES", "data.epoch_images": 1305},
+    ),
+    # Table 4; temperature 2 is attention_kd_sgm
+    "temperature_1": Cell("KDAS, temperature 1", {**KDAS, "temperature": 1}),
+    "temperature_4": Cell("KDAS, temperature 4", {**KDAS, "temperature": 4}),
+    "temperature_6": Cell("KDAS, temperature 6", {**KDAS, "temperature": 6}),
+    "temperature_8": Cell("KDAS, temperature 8", {**KDAS, "temperature": 8}),
+    # other decoders on the same encoder, without a teacher
+    "unet": Cell("UNet, no teacher", network="Unet"),
+    "unetpp": Cell("UNet++, no teacher", network="UnetPlusPlus"),
+}
+BASELINE = "supervised"
+
+
+class TwoOutputs(nn.Module):
+    """A network of segmentation-models-pytorch as one of ours: its logits count as both outputs."""
+
+    def __init__(self, kind: str, backbone: str, encoder: Path | None) -> None:
+        super().__init__()
+        import segmentation_models_pytorch as smp
+
+        self.network = getattr(smp, kind)(f"tu-{backbone}", encoder_weights=None, classes=1)
+        if encoder is not None:
+            state = {key: value.float() for key, value in load_file(encoder).items()}
+            missing, _ = self.network.encoder.model.load_state_dict(state, strict=False)
+            assert not missing, missing  # left over is the classifier only
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network(x)
+        return logits, logits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--teacher", type=Path)
+    parser.add_argument("--encoder", type=Path, help="ImageNet weights of the student's encoder")
+    parser.add_argument("--unlabelled", type=Path, help="folder of frames without masks")
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--only", nargs="*", choices=CELLS, help="default: all rows")
+    parser.add_argument("--minutes", type=float, help="begin no training after so many minutes")
+    parser.add_argument("--table", action="store_true", help="only write the tables")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the setting: a trial")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        if arguments.data is None or arguments.teacher is None:
+            parser.error("a training needs --data and --teacher")
+        train_missing(arguments)
+    write_tables(arguments.results)
+
+
+def train_missing(arguments: argparse.Namespace) -> None:
+    """Train what has no result yet, first seeds first."""
+    started = time.monotonic()
+    teacher = arguments.teacher
+    teacher_file = teacher / BEST if teacher.is_dir() else teacher
+    wanted = [
+        (name, seed)
+        for seed in range(max(cell.seeds for cell in CELLS.values()))
+        for name, cell in CELLS.items()
+        if seed < cell.seeds and (not arguments.only or name in arguments.only)
+    ]
+    for name, seed in wanted:
+        path = arguments.results / f"{name}_s{seed}.json"
+        recipe = recipe_of(name, seed, arguments)
+        key = fingerprint(recipe, teacher_file)
+        if path.exists():
+            if read_json(path)["setting_sha256"] != key:
+                raise SystemExit(
+                    f"{path} was made with another setting or teacher; remove it, or name another "
+                    "folder with --results"
+                )
+            continue
+        if arguments.minutes and time.monotonic() - started > 60 * arguments.minutes:
+            info(f"{arguments.minutes:g} minutes are over; {name} seed {seed} is next")
+            return
+        if recipe.data.unlabelled == "FRAMES":
+            info(f"{name} seed {seed} is left out: no --unlabelled")
+            continue
+        write_json(path, {**one_row(name, seed, recipe, arguments), "setting_sha256": key})
+
+
+def recipe_of(name: str, seed: int, arguments: argparse.Namespace) -> TrainRecipe:
+    """The resolved recipe of a row."""
+    cell = CELLS[name]
+    values = [
+        f"name={name}_s{seed}",
+        f"seed={seed}",
+        f"data.root={arguments.data}",
+        *cell.overrides(),
+        *arguments.overrides,
+    ]
+    if arguments.encoder is not None:
+        values.append(f"model.pretrained={arguments.encoder}")
+    if arguments.unlabelled is not None and "data.unlabelled" in cell.other:
+        values.append(f"data.unlabelled={arguments.unlabelled}")
+    if "variant" in cell.loss:
+        values.append(f"teacher={arguments.teacher}")
+    return load_recipe(TrainRecipe, SETTING, values)
+
+
+def public(recipe: TrainRecipe) -> dict[str, Any]:
+    """A recipe without the folders of the machine that trained it."""
+    values = recipe.model_dump(mode="json")
+    for section, key in (("data", "root"), ("data", "unlabelled"), ("model", "pretrained")):
+        if isinstance(values[section][key], str):
+            values[section][key] = Path(values[section][key]).name
+    if values["teacher"] is not None:
+        values["teacher"] = Path(values["teacher"]).name
+    return values
+
+
+def fingerprint(recipe: TrainRecipe, teacher: Path) -> str:
+    """What must agree for two rows to stand in one table: the recipe and the teacher's weights."""
+    known = {"recipe": public(recipe), "teacher": sha256(teacher) if recipe.teacher else None}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def one_row(
+    name: str, seed: int, recipe: TrainRecipe, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Train (or go on with) one row and score its best epoch."""
+    cell = CELLS[name]
+    path = arguments.runs / recipe.name
+    resume = path.exists()
+    if cell.network == "polyp_pvt":
+        summary = run_training(recipe, arguments.runs, resume)
+        network, architecture = load_network(path)
+    else:
+        network, architecture, summary = train_other(cell, recipe, arguments, resume)
+    scores = score(network.eval(), architecture, arguments.data)
+    last = summary["history"][-1]
+    return {
+        "schema": SCHEMA,
+        "cell": name,
+        "seed": seed,
+        "what": cell.what,
+        "recipe": public(recipe),
+        "parameters": parameters(network),
+        "best_epoch": summary["best_epoch"],
+        "validation_dice": summary["best_validation_dice"],
+        "seconds": summary["seconds"],
+        "gradient_shares": {k: round(v, 4) for k, v in last.items() if k.startswith("share_")},
+        "dice": scores,
+        "environment": describe(),
+    }
+
+
+def train_other(
+    cell: Cell, recipe: TrainRecipe, arguments: argparse.Namespace, resume: bool
+) -> tuple[nn.Module, Architecture, dict[str, Any]]:
+    """Train a network that is not ours with the same engine."""
+    torch.manual_seed(derive_seed(recipe.seed))
+    backbone = recipe.model.backbone
+    network = TwoOutputs(cell.network, backbone, arguments.encoder)
+    architecture = architecture_of(backbone, recipe.model.width, recipe.data.size)
+    # as large as the other rows' images, which the teacher needs larger than the student
+    data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
+    run = Run.create(arguments.runs, recipe, resume, False, "train")
+    result = fit(recipe, network, architecture, data, run)
+    network.load_state_dict(load_file(run.path / BEST))
+    summary = {
+        "best_epoch": result.best_epoch,
+        "best_validation_dice": result.best_dice,
+        "seconds": result.seconds,
+        "history": result.history,
+    }
+    return network, architecture, summary
+
+
+def score(
+    network: nn.Module, architecture: Architecture, data: Path
+) -> dict[str, dict[str, float]]:
+    """Dice of every test image (deploy protocol), by set and stem."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (architecture.mean, architecture.std))
+    size = architecture.size
+
+    @torch.inference_mode()
+    def predict(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pixels = torch.from_numpy(resize_image(frame, size, size)).permute(2, 0, 1) / 255
+        z1, z2 = network(((pixels - mean) / std)[None])
+        return torch.sigmoid(z1 + z2)[0, 0].numpy()
+
+    found = {}
+    for name, image_set in test_sets(data).items():
+        rows = evaluate(predict, image_set, ["deploy"])["deploy"].rows
+        found[name] = {row.name: round(float(row.metrics["Dice"] or 0), 5) for row in rows}
+    return found
+
+
+def write_tables(results: Path) -> None:
+    """Means over seeds, and paired differences to the supervised student, of what there is."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in CELLS}
+    for path in sorted(results.glob("*_s*.json")):
+        row = read_json(path)
+        rows[row["cell"]].append(row)
+    rows = {name: found for name, found in rows.items() if found}
+    if BASELINE not in rows:
+        info(f"no table yet: no result of {BASELINE} in {results}")
+        return
+    sets = list(rows[BASELINE][0]["dice"])
+    summary: dict[str, Any] = {}
+    for name, found in rows.items():
+        summary[name] = {"what": CELLS[name].what, "seeds": len(found), "sets": {}}
+        for image_set in sets:
+            dice, difference = estimates(found, rows[BASELINE], image_set)
+            per_seed = [float(np.mean(list(row["dice"][image_set].values()))) for row in found]
+            summary[name]["sets"][image_set] = {
+                "dice": dice.as_json(),
+                "per_seed": per_seed,
+                "minus_supervised": difference.as_json() if difference is not None else None,
+            }
+    write_json(results / "summary.json", {"schema": SCHEMA, "rows": summary})
+    columns = ["row", "seeds", *(f"{s}{d}" for s in sets for d in ("", " − supervised"))]
+    cells = [
+        [name, row["seeds"], *(text for s in sets for text in cell_texts(row["sets"][s]))]
+        for name, row in summary.items()
+    ]
+    table("Dice, deploy protocol; difference with 95 % interval over images", columns, cells)
+    lines = ["| " + " | ".join(map(str, line)) + " |" for line in [columns, ["---"] * len(columns)]]
+    lines += ["| " + " | ".join(map(str, line)) + " |" for line in cells]
+    write_text_atomic(results / "summary.md", "\n".join(lines) + "\n")
+
+
+def estimates(
+    rows: list[dict[str, Any]], baseline: list[dict[str, Any]], image_set: str
+) -> tuple[Estimate, Estimate | None]:
+    """Dice of a row, mean over its seeds for each image; and its difference to the baseline.
+
+    The difference takes the seeds that both have, and both see the same batches with one seed.
+    """
+    names = list(baseline[0]["dice"][image_set])
+
+    def per_image(found: list[dict[str, Any]]) -> NDArray[np.float64]:
+        return np.mean([[row["dice"][image_set][name] for name in names] for row in found], axis=0)
+
+    dice = bootstrap_mean(per_image(rows))
+    shared = {row["seed"] for row in rows} & {row["seed"] for row in baseline}
+    if rows is baseline or not shared:
+        return dice, None
+    left, right = ([row for row in part if row["seed"] in shared] for part in (rows, baseline))
+    return dice, bootstrap_mean(per_image(left) - per_image(right))
+
+
+def cell_texts(row: dict[str, Any]) -> tuple[str, str]:
+    difference = row["minus_supervised"]
+    if difference is None:
+        return f"{row['dice']['mean']:.3f}", ""
+    return (
+        f"{row['dice']['mean']:.3f}",
+        f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The scripts that compare trainings run on a CPU, and what was trained is not trained again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdas_edge.models.checkpoints import save_network
+from kdas_edge.models.zoo import build
+from kdas_edge.recipe import ModelRecipe
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.mark.slow
+def test_an_ablation_trains_what_is_missing_and_pairs_it_by_image(
+    scenes: Path, tmp_path: Path
+) -> None:
+    network, architecture = build(ModelRecipe(backbone="test_efficientnet", width=8), 64)
+    teacher = tmp_path / "teacher.safetensors"
+    save_network(teacher, network.state_dict(), architecture)
+    results = tmp_path / "results"
+    arguments = [
+        "--data", scenes, "--teacher", teacher, "--runs", tmp_path / "runs", "--results", results,
+        "--only", "supervised", "temperature_4", "--", "data.size=64", "teacher_size=96",
+        "model.backbone=test_efficientnet", "model.width=8", "model.pretrained=false",
+        "schedule.epochs=1",
+    ]  # fmt: skip
+    done = run("kdas_ablation.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    files = {path.name for path in results.glob("*_s*.json")}
+    assert files == {f"{name}.json" for name in (
+        "supervised_s0", "supervised_s1", "supervised_s2", "temperature_4_s0",
+    )}  # fmt: skip
+    row = json.loads((results / "temperature_4_s0.json").read_text())
+    assert row["recipe"]["loss"]["temperature"] == 4 and row["gradient_shares"]
+    # no folder of this machine in what is published
+    assert str(tmp_path) not in (results / "temperature_4_s0.json").read_text()
+    summary = json.loads((results / "summary.json").read_text())["rows"]
+    [image_set] = summary["supervised"]["sets"]
+    # the seed that both rows have is compared, image by image
+    twin = json.loads((results / "supervised_s0.json").read_text())["dice"][image_set]
+    own = row["dice"][image_set]
+    expected = sum(own[name] - twin[name] for name in own) / len(own)
+    found = summary["temperature_4"]["sets"][image_set]["minus_supervised"]
+    assert found["mean"] == pytest.approx(expected, abs=1e-12)
+    assert found["low"] <= found["mean"] <= found["high"]
+    assert "temperature_4" in (results / "summary.md").read_text()
+
+    before = {path: path.stat().st_mtime_ns for path in results.glob("*_s*.json")}
+    again = run("kdas_ablation.py", *arguments)
+    assert again.returncode == 0, again.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    # another setting does not slip into the same table
+    other = run("kdas_ablation.py", *arguments, "schedule.learning_rate=0.1")
+    assert other.returncode != 0 and "another setting" in other.stderr
+
+
+@pytest.mark.slow
+def test_the_throughput_of_distillation_is_compared_with_a_plain_loop(
+    scenes: Path, tmp_path: Path
+) -> None:
+    result = tmp_path / "out.json"
+    done = run(
+        "distillation_throughput.py", "--data", scenes, "--teacher", "test_efficientnet",
+        "--student", "test_efficientnet", "--size", 64, "--batch", 4, "--workers", 0,
+        "--steps", 1, "--blocks", 2, "--warmup", 1, "--precision", "fp32", "--json", result,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(result.read_text())
+    assert set(found["images_per_second"]) == {"plain loop", "kdas-edge"}
+    ratios = [
+        a / b
+        for a, b in zip(*(found["blocks"][k] for k in ("kdas-edge", "plain loop")), strict=True)
+    ]
+    assert found["ratio_to_plain_loop"]["kdas-edge"] == pytest.approx(sum(ratios) / 2)
+    assert "plain loop" in done.stdout
