@@ -72,7 +72,7 @@ class Settings:
             "warmup_settled_at_percent": round(100 * plan.tolerance, 3),
             "warmup_window": plan.window,
             "limit": self.limit,
-            "batch": 1,
+            "batch": "1, or the target's option batch",
             "mode": "synchronous, one request, candidates of a target interleaved",
             "sustained_minutes": self.minutes,
             **({"robustness": self._robustness()} if self.robustness else {}),

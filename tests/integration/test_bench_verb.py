@@ -144,6 +144,8 @@ def test_options_of_a_target_show_in_what_the_runtime_says_and_a_wrong_one_fails
     assert all(entry["frames_per_second"] > 0 for entry in values["throughput"])
     assert not any("frames_per_second" in row for row in values["rows"])
     assert "NOT a latency" in done.out
+    # the title does not call a frame what was a batch
+    assert "batch as the target says, else 1" in " ".join(done.out.split())
 
 
 def test_auto_takes_every_device_that_has_a_file(models, tmp_path, capsys):

@@ -89,7 +89,10 @@ def bench_table(results: dict[str, Any]) -> tuple[str, list[str], list[list[str]
                 _status(row),
             ]
         )
-    title = "latency: synchronous, batch 1, model only"
+    batched = any(":batch=" in row["target"] for row in results["rows"])
+    title = (
+        f"latency: synchronous, batch {'as the target says, else 1' if batched else 1}, model only"
+    )
     if sets:
         title += "; Dice: protocol deploy, fixed threshold"
     return title, headings, cells
