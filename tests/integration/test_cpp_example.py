@@ -5,15 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import openvino
 import pytest
+from bundle_faults import FAULTS
 from PIL import Image
-from tiny_bundle import make_tiny_bundle, probability, rewrite_manifest, scene
+from tiny_bundle import make_tiny_bundle, probability, scene
 
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.data.layout import list_images, read_image
@@ -206,51 +206,11 @@ def test_a_bundle_that_does_not_reproduce_its_golden_vectors_ends_with_code_3(
     assert done.stdout.splitlines()[-1].endswith(": FAIL")
 
 
-def spoil_weights(path: Path) -> None:
-    file = path / "int8" / "camera.bin"
-    content = bytearray(file.read_bytes())
-    content[3] ^= 1
-    file.write_bytes(content)
-
-
-def newer_schema(path: Path) -> None:
-    rewrite_manifest(path, lambda values: values.update(schema_version="9.0"))
-
-
-def escape(path: Path) -> None:
-    rewrite_manifest(path, lambda values: values["golden"][0].update(frame="../secret.png"))
-
-
-def unhashed(path: Path) -> None:
-    rewrite_manifest(path, lambda values: values["files"].pop("int8/camera.bin"))
-
-
-def link_out(path: Path) -> None:
-    outside = path.parent / "outside.bin"
-    (path / "int8" / "camera.bin").rename(outside)
-    (path / "int8" / "camera.bin").symlink_to(outside)
-
-
-BUNDLE_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "tampered": (spoil_weights, "'int8/camera.bin' does not match its hash"),
-    "missing": (lambda path: (path / "int8/camera.xml").unlink(), "'int8/camera.xml' is missing"),
-    "extra": (lambda path: (path / "int8/x.bin").write_text("x"), "'int8/x.bin' is not in"),
-    "newer": (newer_schema, "has schema version '9.0'"),
-    "escape": (escape, "path '../secret.png' leaves the bundle"),
-    "unhashed": (unhashed, "'int8/camera.bin' is"),
-    "link": (link_out, "is a link that leaves the bundle"),
-    "cut": (lambda path: (path / "manifest.json").write_text('{"a": [1, '), "cut short"),
-    "deep": (lambda path: (path / "manifest.json").write_text("[" * 10**6), "nested too deeply"),
-    "no manifest": (lambda path: (path / "manifest.json").unlink(), "is not a bundle"),
-    "no folder": (shutil.rmtree, "does not exist"),
-}
-
-
-@pytest.mark.parametrize("fault", BUNDLE_FAULTS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_bundle_that_python_refuses_is_refused_before_any_inference(
     program: Path, bundle: Path, tmp_path: Path, fault: str
 ) -> None:
-    damage, message = BUNDLE_FAULTS[fault]
+    damage, message = FAULTS[fault]
     damaged = tmp_path / "damaged"
     shutil.copytree(bundle, damaged)
     damage(damaged)
