@@ -85,6 +85,14 @@ def export(
     torch: Annotated[
         bool, typer.Option("--torch/--no-torch", help="Store the float checkpoint too.")
     ] = True,
+    without: Annotated[
+        str | None,
+        typer.Option(
+            "--without",
+            help="Model files to leave out, for a smaller bundle: fp32/camera.onnx,fp32/camera.xml",
+            show_default=False,
+        ),
+    ] = None,
     timing: Annotated[
         bool,
         typer.Option("--timing/--no-timing", help="Time int8 against fp32 in each runtime."),
@@ -149,6 +157,7 @@ def export(
         torch,
         precisions=precisions,
         timing=timing,
+        without=[path.strip() for path in without.split(",")] if without else (),
     )
     rows: list[list[object]] = []
     for row in report.rows:

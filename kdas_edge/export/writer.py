@@ -1,7 +1,7 @@
 """The only writer of bundles: networks in, one checked directory out."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ _REFERENCES: dict[Precision, Precision] = {
     "int8_weights": "int8_weights",
 }
 
+_SUFFIXES: dict[Format, str] = {"openvino": "xml", "onnx": "onnx"}
+
 
 def export_bundle(
     out: Path,
@@ -68,6 +70,7 @@ def export_bundle(
     accuracy: Sequence[AccuracyRecord] = (),
     precisions: Sequence[Precision] | None = None,
     timing: bool = True,
+    without: Collection[str] = (),
 ) -> ExportReport:
     """Export the networks of runs to a bundle and compare every file with torch.
 
@@ -86,18 +89,20 @@ def export_bundle(
         accuracy: measured accuracies to record, besides those of the runs.
         precisions: which to write; by default fp32, and int8 where there is a quantised run.
         timing: time int8 against fp32 in each runtime (some seconds).
+        without: model files to leave out, for example `fp32/camera.onnx`, for a smaller bundle.
 
     Returns:
         One row per file. A file that could not be made is not in the bundle.
 
     Raises:
-        UserError: a bad source or frame, int8 without a quantised run, or an output folder that
-            is in use.
+        UserError: a bad source or frame, int8 without a quantised run, an output folder that
+            is in use, or `without` names a file that would not be written, or all of them.
         KdasEdgeError: no file at all could be made.
     """
     check_output_directory(out, overwrite)
     sources = load_sources(float_source, quantized_source)
     networks = _networks(sources, float_source, quantized_source, precisions)
+    plan = _plan(networks, presets, without)
     trained = [network for network in (sources.network, sources.quantized) if network is not None]
     stored = golden_frames(golden, trained, sources.architecture, THRESHOLD)
     frames = [*stored, *(read_image(path) for path in check_frames)]
@@ -110,10 +115,11 @@ def export_bundle(
             for precision in networks
             if _REFERENCES[precision] != "fp32"
         }
-        with progress(2 * len(networks) * len(presets), "exporting") as advance:
+        with progress(len(plan), "exporting") as advance:
             for precision, network in networks.items():
                 wanted = expected[_REFERENCES[precision]]
-                for row in _export(staging, precision, network, sources.architecture, presets):
+                rows = [row for row in plan if row.precision == precision]
+                for row in _export(staging, rows, network, sources.architecture):
                     if row.status == "ok":
                         _judge(staging, row, sources.architecture, frames, wanted)
                     report.rows.append(row)
@@ -186,42 +192,56 @@ def _expected(
     }
 
 
+def _plan(
+    precisions: Iterable[Precision], presets: Sequence[Preset], without: Collection[str]
+) -> list[Row]:
+    """The model files to write, by precision, then format, then preset."""
+    rows = [
+        Row(f"{precision}/{preset}.{suffix}", precision, format_, preset)
+        for precision in precisions
+        for format_, suffix in _SUFFIXES.items()
+        for preset in presets
+    ]
+    known = [row.path for row in rows]
+    for path in without:
+        if path not in known:
+            raise UserError(f"--without {path}: no such file; there would be {', '.join(known)}")
+    rows = [row for row in rows if row.path not in without]
+    if not rows:
+        raise UserError("--without leaves no file; name fewer")
+    return rows
+
+
 def _export(
-    staging: Path,
-    precision: Precision,
-    network: nn.Module,
-    architecture: Architecture,
-    presets: Sequence[Preset],
+    staging: Path, rows: Sequence[Row], network: nn.Module, architecture: Architecture
 ) -> Iterator[Row]:
     """Write the files of one precision; a failure is a row, and the next format is tried."""
-    (staging / precision).mkdir()
     size, normalisation = architecture.size, normalisation_of(architecture)
-    formats: dict[Format, str] = {"openvino": "xml", "onnx": "onnx"}
-    for format_, suffix in formats.items():
-        core: Any = None
-        for preset in presets:
-            row = Row(f"{precision}/{preset}.{suffix}", precision, format_, preset)
-            path = staging / row.path
-            metadata = model_metadata(preset, precision, normalisation, THRESHOLD, size)
-            started = time.monotonic()
-            try:
-                core = _core(format_, precision, network, size) if core is None else core
-                room: Any = to_openvino if format_ == "openvino" else to_onnx
-                model = with_input(room, core, preset, normalisation, size)
-                if format_ == "openvino":
-                    to_openvino.save_openvino(model, path, metadata, precision)
-                else:
-                    to_onnx.save_onnx(model, path, metadata)
-                row.bytes = sum(file.stat().st_size for file in _files(path))
-                row.versions = file_versions(path)
-            except UserError:
-                raise
-            except Exception as error:  # three exporters, no common base; the table goes on
-                row.status, row.reason = "failed", _line(error)
-                for file in _files(path):
-                    file.unlink()
-            row.seconds = time.monotonic() - started
-            yield row
+    cores: dict[Format, Any] = {}
+    for row in rows:
+        path = staging / row.path
+        path.parent.mkdir(exist_ok=True)
+        metadata = model_metadata(row.preset, row.precision, normalisation, THRESHOLD, size)
+        started = time.monotonic()
+        try:
+            if row.format not in cores:
+                cores[row.format] = _core(row.format, row.precision, network, size)
+            room: Any = to_openvino if row.format == "openvino" else to_onnx
+            model = with_input(room, cores[row.format], row.preset, normalisation, size)
+            if row.format == "openvino":
+                to_openvino.save_openvino(model, path, metadata, row.precision)
+            else:
+                to_onnx.save_onnx(model, path, metadata)
+            row.bytes = sum(file.stat().st_size for file in _files(path))
+            row.versions = file_versions(path)
+        except UserError:
+            raise
+        except Exception as error:  # three exporters, no common base; the table goes on
+            row.status, row.reason = "failed", _line(error)
+            for file in _files(path):
+                file.unlink()
+        row.seconds = time.monotonic() - started
+        yield row
 
 
 def _core(format_: Format, precision: Precision, network: nn.Module, size: int) -> Any:

@@ -236,6 +236,27 @@ def test_when_one_file_cannot_be_made_the_others_are_and_the_code_is_3(
     assert opened.model("fp32", "onnx") is None
 
 
+def test_files_can_be_left_out_for_a_smaller_bundle(
+    student: TinyStudent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    checkpoint = student.save(tmp_path / "student.safetensors")
+    done = run_verb(
+        capsys, "export", checkpoint, "--out", out, "--no-torch",
+        "--without", "fp32/core.onnx, fp32/camera.xml",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    opened = open_bundle(out)
+    assert {(m.format, m.preset) for m in opened.manifest.models} == {
+        ("openvino", "core"),
+        ("onnx", "camera"),
+    }
+    assert {path.name for path in (out / "fp32").iterdir()} == {
+        "core.xml", "core.bin", "camera.onnx",
+    }  # fmt: skip
+    assert run_verb(capsys, "verify", out).code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -247,6 +268,8 @@ def test_when_one_file_cannot_be_made_the_others_are_and_the_code_is_3(
         (["--precision", "fp8"], "known: fp32, fp16, int8, int8_weights"),
         (["--precision", ""], "--precision fp32,fp16"),
         (["--precision", "fp32,int8"], "add --int8 RUN"),
+        (["--without", "int8/core.xml"], "--without int8/core.xml: no such file"),
+        (["--preset", "core", "--without", "fp32/core.xml, fp32/core.onnx"], "leaves no file"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_no_bundle_is_left(
