@@ -15,7 +15,9 @@ from bundle_faults import FAULTS
 from PIL import Image
 from tiny_bundle import make_tiny_bundle, probability, scene
 
+from kdas_edge.bundle.manifest import FILE_NAME
 from kdas_edge.bundle.reader import open_bundle
+from kdas_edge.bundle.shipped import STUDENT
 from kdas_edge.data.layout import list_images, read_image
 from kdas_edge.errors import UserError
 from kdas_edge.runtime import Segmenter
@@ -192,6 +194,13 @@ def test_the_golden_check_passes_and_the_latency_is_told(program: Path, bundle: 
         milliseconds = [float(value) for value in values]
         assert name == stage
         assert milliseconds == sorted(milliseconds) and milliseconds[-1] >= 0
+
+
+def test_the_shipped_student_reproduces_its_golden_vectors(program: Path) -> None:
+    if not (STUDENT / FILE_NAME).is_file():
+        pytest.skip("this checkout has no shipped student")
+    done = run(program, "--bundle", STUDENT, "--golden", *THREADS)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_bundle_that_does_not_reproduce_its_golden_vectors_ends_with_code_3(

@@ -13,7 +13,9 @@ from bundle_faults import FAULTS
 from PIL import Image
 from tiny_bundle import make_tiny_bundle, probability, scene
 
+from kdas_edge.bundle.manifest import FILE_NAME
 from kdas_edge.bundle.reader import open_bundle
+from kdas_edge.bundle.shipped import STUDENT
 from kdas_edge.data.layout import list_images, read_image
 from kdas_edge.errors import UserError
 from kdas_edge.runtime import Segmenter
@@ -156,6 +158,13 @@ def test_the_golden_check_passes_and_the_latency_is_told(node: str, bundle: Path
         name, *values = line.split()
         milliseconds = [float(value) for value in values]
         assert name == stage and milliseconds == sorted(milliseconds)
+
+
+def test_the_shipped_student_reproduces_its_golden_vectors(node: str) -> None:
+    if not (STUDENT / FILE_NAME).is_file():
+        pytest.skip("this checkout has no shipped student")
+    done = run(node, "--bundle", STUDENT, "--golden")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_bundle_that_does_not_reproduce_its_golden_vectors_ends_with_code_3(
