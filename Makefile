@@ -5,13 +5,14 @@ WEIGHTS ?=
 DEMO_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+EXAMPLES := node web
 
 .PHONY: demo test lint install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kdas-edge demo $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) --overwrite $(DEMO_ARGS)
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed $(EXAMPLES:%=examples/%/node_modules/.package-lock.json)
 	# one thread a process: two networks with two threads each would wait for each other
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
@@ -29,6 +30,11 @@ $(VENV)/.installed: requirements/dev.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
+
+# Packages of the JavaScript examples. Where they cannot be had, their tests are skipped and say so.
+examples/%/node_modules/.package-lock.json: examples/%/package-lock.json
+	-cd examples/$* && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1 \
+		--fetch-timeout=30000
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info
