@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from run_verb import only_line, run_verb
+from run_verb import Done, only_line, run_verb
 from tiny_student import SIZE, TinyStudent, train_tiny_student
 
 from kdas_edge.bundle.reader import open_bundle
@@ -255,6 +255,43 @@ def test_files_can_be_left_out_for_a_smaller_bundle(
         "core.xml", "core.bin", "camera.onnx",
     }  # fmt: skip
     assert run_verb(capsys, "verify", out).code == 0
+
+
+def test_a_run_becomes_a_bundle_with_the_holoscan_preset_and_beside_it_a_repository(
+    student: TinyStudent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = student.save(tmp_path / "student.safetensors")
+    done = run_verb(
+        capsys, "export", checkpoint, "--out", tmp_path / "small", "--no-torch",
+        "--preset", "core,holoscan", "--layout", "triton",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    # each file, the holoscan ones too, was run and agrees with torch
+    assert run_verb(capsys, "verify", tmp_path / "small", "--no-export").code == 0
+    folders = {path.parent.name for path in (tmp_path / "small-triton").glob("*/config.pbtxt")}
+    assert folders == {
+        f"small_{preset}_fp32{runtime}"
+        for preset in ("core", "holoscan")
+        for runtime in ("", "_openvino")
+    }
+
+
+def test_a_bundle_becomes_a_repository_and_needs_the_name_of_a_layout(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export(*arguments: object) -> Done:
+        return run_verb(capsys, "export", bundle, "--out", tmp_path / "models", *arguments)
+
+    assert "add --layout ovms or triton" in only_line(export())
+    assert "'torchserve' is unknown; known: ovms, triton" in only_line(
+        export("--layout", "torchserve")
+    )
+    assert not (tmp_path / "models").exists()
+    done = export("--layout", "ovms", "--precision", "int8", "--preset", "camera")
+    assert done.code == 0 and "small_camera_int8" in done.out and "1×any×any×3" in done.out
+    [entry] = json.loads((tmp_path / "models" / "config.json").read_text())["model_config_list"]
+    assert entry["config"]["base_path"] == "small_camera_int8"
+    assert "--overwrite" in only_line(export("--layout", "ovms"))
 
 
 @pytest.mark.parametrize(
