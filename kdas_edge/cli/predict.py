@@ -1,18 +1,39 @@
-"""`kdas-edge predict`: masks and overlays for an image or a folder of images."""
+"""`kdas-edge predict`: masks and overlays for images, videos, cameras and network streams."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kdas_edge.runtime.segmenter import Segmenter
+    from kdas_edge.runtime.video.session import VideoOptions
+    from kdas_edge.runtime.video.sources import Source
+
+VIDEO = "Video, cameras, streams"
+STABILITY = "Stability over time"
 
 
 def predict(
     source: Annotated[
-        Path, typer.Argument(help="An image, or a folder of images.", show_default=False)
+        str,
+        typer.Argument(
+            help="An image, a folder of images, a video file, camera:0, or an rtsp:// or http:// "
+            "address.",
+            show_default=False,
+        ),
     ],
     bundle: Annotated[
-        Path, typer.Option("--bundle", "-b", help="Directory of the bundle.", show_default=False)
-    ],
+        Path | None,
+        typer.Option(
+            "--bundle",
+            "-b",
+            help="Directory of the bundle. Default: the shipped student.",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         str, typer.Option("--target", help="runtime:device[:option=value…].")
     ] = "openvino:CPU",
@@ -28,6 +49,15 @@ def predict(
     preset: Annotated[
         str, typer.Option("--preset", help="core, or camera: preprocessing inside the graph.")
     ] = "core",
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            "--teacher", help="A second bundle, shown beside the first.", show_default=False
+        ),
+    ] = None,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Tint the polyp, too, not only its contour.")
+    ] = False,
     out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
         "predictions"
     ),
@@ -37,11 +67,108 @@ def predict(
     json: Annotated[
         Path | None, typer.Option("--json", help="Write all numbers here.", show_default=False)
     ] = None,
+    jsonl: Annotated[
+        Path | None,
+        typer.Option(
+            "--jsonl",
+            help="One line of JSON per frame: boxes, areas, milliseconds.",
+            show_default=False,
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            "--record",
+            help="MP4 file of the overlays.",
+            show_default=False,
+            rich_help_panel=VIDEO,
+        ),
+    ] = None,
+    frames: Annotated[
+        bool,
+        typer.Option(
+            "--frames", help="A mask and an overlay (PNG) per frame.", rich_help_panel=VIDEO
+        ),
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="A live window; q closes it.", rich_help_panel=VIDEO)
+    ] = False,
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime",
+            help="Play a file at its own pace and drop late frames, as a camera would.",
+            rich_help_panel=VIDEO,
+        ),
+    ] = False,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            "--fps",
+            help="Frames a second of a source that does not tell; makes a folder a video.",
+            show_default=False,
+            rich_help_panel=VIDEO,
+        ),
+    ] = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-ms",
+            help="Warn when p99 of the time of a frame exceeds this.",
+            show_default=False,
+            rich_help_panel=VIDEO,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", help="Stop after so many frames.", show_default=False, rich_help_panel=VIDEO
+        ),
+    ] = None,
+    reconnect: Annotated[
+        int,
+        typer.Option(
+            "--reconnect",
+            help="Attempts, with growing pauses, after a camera or stream broke off.",
+            rich_help_panel=VIDEO,
+        ),
+    ] = 8,
+    smooth: Annotated[
+        float,
+        typer.Option(
+            "--smooth",
+            help="Average of the probability: the weight of the past, 0 up to 1; dropped at cuts.",
+            rich_help_panel=STABILITY,
+        ),
+    ] = 0.0,
+    persist: Annotated[
+        str | None,
+        typer.Option(
+            "--persist",
+            help="k/n: show a region once it was there in k of the last n frames.",
+            show_default=False,
+            rich_help_panel=STABILITY,
+        ),
+    ] = None,
+    hysteresis: Annotated[
+        float | None,
+        typer.Option(
+            "--hysteresis",
+            help="A second, low threshold: what is marked stays marked above it.",
+            show_default=False,
+            rich_help_panel=STABILITY,
+        ),
+    ] = None,
 ) -> None:
-    """Segment images: a mask (PNG) and an overlay (contour) for each, and how long it took.
+    """Segment images or a video: masks, overlays (contour), boxes, and how long it took.
 
-    An image that cannot be read is reported as FAILED and the others are still segmented; the exit
-    code is then 2.
+    Of images: a mask and an overlay (PNG) each. Of a video, camera or stream: an MP4 of the
+    overlays and a line of JSON per frame, or what --record, --jsonl, --frames, --json and --show
+    name. Every frame of a file is processed; from a camera or stream the newest frame wins and
+    what is dropped is counted. Ctrl-C ends a video with everything up to there.
+
+    What can be read is processed: an image that cannot be read is reported as FAILED, a truncated
+    video up to its last frame; the exit code is then 2.
 
     Examples:
 
@@ -50,54 +177,140 @@ def predict(
         kdas-edge predict frames/ --bundle mybundle --out results --json results.json
 
         kdas-edge predict frames/ --bundle mybundle --target onnxruntime:CPU:threads=1
-    """
-    from kdas_edge.console import info, table
-    from kdas_edge.errors import UserError
-    from kdas_edge.files import check_output_directory, write_json
-    from kdas_edge.runtime.images import find_sources, segment_files, stage_percentiles
-    from kdas_edge.runtime.segmenter import Segmenter
 
-    files = find_sources(source)
-    check_output_directory(out, overwrite)
-    rows = []
-    with Segmenter.load(bundle, target, precision, preset) as segmenter:
+        kdas-edge predict video.mp4 --bundle mybundle --teacher teacherbundle --record both.mp4
+
+        kdas-edge predict camera:0 --bundle mybundle --jsonl seen.jsonl --budget-ms 33
+
+        kdas-edge predict video.mp4 --bundle mybundle --smooth 0.6 --hysteresis 0.3 --persist 3/5
+    """
+    import contextlib
+
+    from kdas_edge.bundle.shipped import or_shipped
+    from kdas_edge.console import info
+    from kdas_edge.files import check_output_directory
+    from kdas_edge.runtime.images import find_sources
+    from kdas_edge.runtime.segmenter import Segmenter
+    from kdas_edge.runtime.temporal import StabilityOptions, parse_persist
+    from kdas_edge.runtime.video.session import VideoOptions, is_video
+    from kdas_edge.runtime.video.sources import parse_source
+
+    where = parse_source(source)
+    options = VideoOptions(
+        out=out,
+        overwrite=overwrite,
+        frames=frames,
+        record=record,
+        jsonl=jsonl,
+        json=json,
+        show=show,
+        style="fill" if fill else "contour",
+        realtime=realtime,
+        fps=fps,
+        stability=StabilityOptions(smooth, parse_persist(persist) if persist else None, hysteresis),
+        budget_ms=budget_ms,
+        reconnect=reconnect,
+        limit=limit,
+    )
+    files = None
+    if not is_video(where, options):
+        files = find_sources(Path(source))
+        check_output_directory(out, overwrite)
+    with contextlib.ExitStack() as stack:
+        segmenter = stack.enter_context(
+            Segmenter.load(or_shipped(bundle), target, precision, preset)
+        )
+        reference = None
+        if teacher is not None:
+            reference = stack.enter_context(Segmenter.load(teacher, target, None, preset))
+        model = {
+            "bundle": segmenter.bundle.name,
+            "target": target,
+            "precision": segmenter.precision,
+            "preset": preset,
+            "effective": segmenter.backend.effective,
+            "teacher": reference.bundle.name if reference is not None else None,
+        }
         effective = segmenter.backend.effective
         settings = ", ".join(f"{key} {value}" for key, value in effective.items())
-        info(f"{segmenter.bundle.name} {segmenter.precision} {preset} on {target}: {settings}")
-        print(f"{'image':40} {'polyp %':>8} {'components':>10} {'ms':>8}")
-        for row in segment_files(segmenter, files, out):
-            rows.append(row)
-            if row.error is not None:
-                print(f"{row.name:40} FAILED: {row.error}", flush=True)
-                continue
-            print(
-                f"{row.name:40} {100 * row.polyp_fraction:8.2f} {row.components:10d} "
-                f"{sum(row.milliseconds.values()):8.1f}",
-                flush=True,
-            )
+        info(f"{model['bundle']} {model['precision']} {preset} on {target}: {settings}")
+        if files is not None:
+            _images(files, segmenter, reference, options, model)
+        else:
+            _video(where, segmenter, reference, options, model)
+
+
+def _images(
+    files: "Sequence[Path]",
+    segmenter: "Segmenter",
+    teacher: "Segmenter | None",
+    options: "VideoOptions",
+    model: dict[str, Any],
+) -> None:
+    from kdas_edge.console import info
+    from kdas_edge.errors import UserError
+    from kdas_edge.files import write_json
+    from kdas_edge.runtime.images import segment_files, stage_percentiles
+    from kdas_edge.runtime.video.outputs import LineFile
+
+    lines = LineFile(options.jsonl, options.overwrite) if options.jsonl is not None else None
+    rows = []
+    print(f"{'image':40} {'polyp %':>8} {'components':>10} {'ms':>8}")
+    for row in segment_files(segmenter, files, options.out, options.style, teacher):
+        rows.append(row)
+        if lines is not None:
+            lines.add({"index": len(rows) - 1, **row.as_json()})
+        if row.error is not None:
+            print(f"{row.name:40} FAILED: {row.error}", flush=True)
+            continue
+        print(
+            f"{row.name:40} {100 * row.polyp_fraction:8.2f} {row.components:10d} "
+            f"{sum(row.milliseconds.values()):8.1f}",
+            flush=True,
+        )
     stages = stage_percentiles(rows)
     if stages:
-        table(
-            "Milliseconds per image, files not counted",
-            ["stage", "p50", "p90", "p99"],
-            [[stage, *(f"{ms:.2f}" for ms in values.values())] for stage, values in stages.items()],
-        )
-        info(f"masks and overlays are in {out}")
-    if json is not None:
-        write_json(
-            json,
-            {
-                "bundle": segmenter.bundle.name,
-                "target": target,
-                "precision": segmenter.precision,
-                "preset": preset,
-                "effective": effective,
-                "milliseconds": stages,
-                "images": [row.as_json() for row in rows],
-            },
-        )
+        _stage_table("Milliseconds per image, files not counted", stages)
+        info(f"masks and overlays are in {options.out}")
+    if options.json is not None:
+        images = [row.as_json() for row in rows]
+        write_json(options.json, {**model, "milliseconds": stages, "images": images})
     failed = [row for row in rows if row.error is not None]
     if failed:
         raise UserError(
             f"{len(failed)} of {len(rows)} images could not be read, first: {failed[0].error}"
         )
+
+
+def _video(
+    source: "Source",
+    segmenter: "Segmenter",
+    teacher: "Segmenter | None",
+    options: "VideoOptions",
+    model: dict[str, Any],
+) -> None:
+    from kdas_edge.errors import UserError
+    from kdas_edge.files import write_json
+    from kdas_edge.runtime.video.session import predict_video
+
+    outcome, record = predict_video(source, options, segmenter, teacher)
+    stages = {**record["milliseconds"], "latency": record["latency_ms"]}
+    if outcome.statistics.frames:
+        _stage_table("Milliseconds per frame", stages)
+    if options.json is not None:
+        write_json(options.json, {**model, **record})
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.notes:
+        raise UserError("; ".join(outcome.notes))
+    # a camera has no other end than this one
+    if outcome.ended == "interrupted" and not source.live:
+        raise KeyboardInterrupt
+
+
+def _stage_table(title: str, stages: dict[str, dict[str, float]]) -> None:
+    from kdas_edge.console import table
+
+    names = list(next(iter(stages.values())))
+    rows = [[stage, *(f"{values[name]:.2f}" for name in names)] for stage, values in stages.items()]
+    table(title, ["stage", *names], rows)

@@ -5,15 +5,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from kdas_edge.data.layout import list_images, read_image
 from kdas_edge.errors import UserError
-from kdas_edge.files import write_bytes_atomic
-from kdas_edge.overlay import draw_contours
+from kdas_edge.metrics.deploy import score_masks
+from kdas_edge.overlay import PREDICTION, SECOND_PREDICTION, Style, draw_mask, side_by_side
 from kdas_edge.runtime.segmenter import Segmenter
+from kdas_edge.runtime.video.findings import regions_of
+from kdas_edge.runtime.video.outputs import write_png
 
 STAGES = ("preprocess", "inference", "postprocess")
 
@@ -26,14 +26,20 @@ class ImageRow:
         name: file name of the image.
         polyp_fraction: share of the frame's pixels marked as polyp, 0–1.
         components: number of separate marked regions.
+        boxes: x, y, width, height of each in pixels, the largest region first.
+        areas: their marked pixels.
         milliseconds: duration per stage; reading and writing files are not in it.
+        teacher_dice: Dice of the mask with the teacher's, where there is a teacher.
         error: why the image could not be segmented, or None.
     """
 
     name: str
     polyp_fraction: float = 0.0
     components: int = 0
+    boxes: list[tuple[int, int, int, int]] = field(default_factory=list)
+    areas: list[int] = field(default_factory=list)
     milliseconds: dict[str, float] = field(default_factory=dict)
+    teacher_dice: float | None = None
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -63,11 +69,18 @@ def find_sources(source: Path) -> list[Path]:
     return files
 
 
-def segment_files(segmenter: Segmenter, files: Sequence[Path], out: Path) -> Iterator[ImageRow]:
+def segment_files(
+    segmenter: Segmenter,
+    files: Sequence[Path],
+    out: Path,
+    style: Style = "contour",
+    teacher: Segmenter | None = None,
+) -> Iterator[ImageRow]:
     """Segment each file and write `out/masks/<stem>.png` and `out/overlays/<stem>.png`.
 
-    A mask is a grey PNG of the frame's size, 255 where polyp. A file that cannot be read gives a
-    row with an error, and the next one follows.
+    A mask is a grey PNG of the frame's size, 255 where polyp; with a teacher the overlay shows its
+    mask beside the other. A file that cannot be read gives a row with an error, and the next one
+    follows.
 
     Raises:
         UserError: `out` cannot be written.
@@ -77,23 +90,32 @@ def segment_files(segmenter: Segmenter, files: Sequence[Path], out: Path) -> Ite
     segmenter.segment(np.zeros((side, side, 3), dtype=np.uint8))
     for path in files:
         try:
-            image = read_image(path)
+            image = np.ascontiguousarray(read_image(path)[..., ::-1])
         except UserError as error:
             yield ImageRow(path.name, error=str(error))
             continue
-        result = segmenter.segment(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))  # type: ignore[arg-type]
-        mask = result.mask.astype(np.uint8)
-        _write_png(out / "masks" / f"{path.stem}.png", mask * 255)
-        drawn = draw_contours(image, result.mask)
-        _write_png(
-            out / "overlays" / f"{path.stem}.png",
-            cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR),  # type: ignore[arg-type]
-        )
+        result = segmenter.segment(image)
+        mask = result.mask
+        write_png(out / "masks" / f"{path.stem}.png", mask.astype(np.uint8) * np.uint8(255))
+        picture = draw_mask(image, mask, PREDICTION[::-1], style)
+        dice = None
+        if teacher is not None:
+            other = teacher.segment(image).mask
+            dice = score_masks(mask, other)["Dice"]
+            picture = side_by_side(
+                [picture, draw_mask(image, other, SECOND_PREDICTION[::-1], style)],
+                [f"{one.bundle.name} {one.precision}" for one in (segmenter, teacher)],
+            )
+        write_png(out / "overlays" / f"{path.stem}.png", picture)
+        regions = regions_of(mask)
         yield ImageRow(
             name=path.name,
-            polyp_fraction=float(result.mask.mean()),
-            components=cv2.connectedComponents(mask)[0] - 1,  # label 0 is the background
+            polyp_fraction=float(mask.mean()),
+            components=len(regions),
+            boxes=[region.box for region in regions],
+            areas=[region.area for region in regions],
             milliseconds=result.milliseconds,
+            teacher_dice=dice,
         )
 
 
@@ -112,10 +134,3 @@ def stage_percentiles(rows: Sequence[ImageRow]) -> dict[str, dict[str, float]]:
         stage: {f"p{p}": float(np.percentile(values, p)) for p in (50, 90, 99)}
         for stage, values in series.items()
     }
-
-
-def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    encoded, content = cv2.imencode(".png", image)
-    if not encoded:
-        raise UserError(f"cannot encode {path} as PNG")
-    write_bytes_atomic(path, content.tobytes())
