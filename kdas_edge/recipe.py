@@ -110,6 +110,11 @@ class ScheduleRecipe(_Section):
     freeze_batch_norm_from: float = Field(
         1.0, ge=0, le=1, description="batch-norm statistics fixed from this fraction of the epochs"
     )
+    fit_bias: bool = Field(
+        False,
+        description="at the end, shift the logits so that 0.5 is the best threshold on the "
+        "validation split",
+    )
 
 
 class EngineRecipe(_Section):
@@ -131,6 +136,14 @@ def _variant_by_teacher(values: Any) -> Any:
             variant = "supervised" if values.get("teacher") is None else "kdas"
             values = {**values, "loss": {**(loss or {}), "variant": variant}}
     return values
+
+
+def _bias_needs_validation(schedule: ScheduleRecipe | None, data: DataRecipe) -> None:
+    if schedule is not None and schedule.fit_bias and not data.validation:
+        raise ValueError(
+            "schedule.fit_bias needs a validation split; set data.validation above 0, or "
+            "schedule.fit_bias: false"
+        )
 
 
 class TrainRecipe(_Section):
@@ -168,6 +181,7 @@ class TrainRecipe(_Section):
                 "loss.variant 'supervised' does not use the teacher; set loss.variant: kdas, "
                 "or leave the teacher out"
             )
+        _bias_needs_validation(self.schedule, self.data)
         return self
 
 
@@ -269,6 +283,7 @@ class QuantizeRecipe(_Section):
                 f"loss.variant {self.loss.variant!r} needs a teacher; set teacher: RUN, "
                 "or loss.variant: supervised"
             )
+        _bias_needs_validation(self.schedule, self.data)
         return self
 
 

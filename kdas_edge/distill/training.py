@@ -8,6 +8,7 @@ import torch
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.splits import write_split
 from kdas_edge.distill import unlabelled
+from kdas_edge.distill.decision_bias import fit_bias_of_run
 from kdas_edge.distill.engine import derive_seed, fit
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory
@@ -72,11 +73,14 @@ def run_training(
         f"split {data.split.sha256[:12]}"
     )
     result = fit(recipe, student, architecture, data, run, teacher, teacher_architecture)
+    dice = result.best_dice
+    if recipe.schedule.fit_bias:
+        dice = fit_bias_of_run(run, data, recipe.data.size).after
     return {
         "run": str(run.path),
         "kind": "train" if recipe.teacher is None else "distill",
         "best_epoch": result.best_epoch,
-        "best_validation_dice": result.best_dice,
+        "best_validation_dice": dice,
         "seconds": result.seconds,
         **cost,
         "history": result.history,

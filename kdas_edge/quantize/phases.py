@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
+from kdas_edge.distill.decision_bias import fit_bias
 from kdas_edge.files import write_bytes_atomic, write_json
 from kdas_edge.models.checkpoints import save_network
 from kdas_edge.models.zoo import Architecture
@@ -170,8 +171,11 @@ def fine_tuning(
         if not run.writes:
             return job.reference
         tuned = load_quantized(run.path)[0]
-        found = job.evaluate(tuned)
         assert job.recipe.schedule is not None
+        if job.recipe.schedule.fit_bias:
+            bias = fit_bias(tuned, job.data, job.recipe.data.size, job.architecture)
+            run.log(bias.line())
+        found = job.evaluate(tuned)
         label = f"fine-tuning, best of {job.recipe.schedule.epochs} epochs"
         if job.attempts.find(label) is None:
             ranges = choose(job.attempts.of("ptq")).ranges

@@ -1,0 +1,137 @@
+"""The output's bias, set so that 0.5 is the best threshold on the validation split.
+
+A segmentation loss that weighs borders and overlap leaves a network too generous or too strict: the
+threshold with the best Dice is then far from 0.5 (0.9 for a teacher trained with the structure
+loss). Every host would have to know that threshold. One number added to the logits moves it to 0.5:
+σ(z₁ + z₂ + b) > 0.5 is z₁ + z₂ > -b. No other weight changes, and KDAS' attention, a softmax over
+positions, does not see a constant.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kdas_edge.data.dataset import TrainingData
+from kdas_edge.distill.engine import normalise, resized
+from kdas_edge.models.checkpoints import load_network, save_network
+from kdas_edge.models.zoo import Architecture
+from kdas_edge.run import Run
+
+# shifts of the logit that are tried: thresholds from 0.018 to 0.982
+SHIFTS: NDArray[np.float64] = np.round(np.arange(-4, 4.01, 0.1), 1)
+# of shifts that are as good up to this mean Dice, the smallest is taken
+_AS_GOOD = 5e-4
+
+
+@dataclass(frozen=True)
+class DecisionBias:
+    """What was added to the logits, and what it gave on the validation split.
+
+    Attributes:
+        shift: added to z₂, and so to z₁ + z₂.
+        before, after: mean Dice (deploy protocol) without and with it.
+    """
+
+    shift: float
+    before: float
+    after: float
+
+    def line(self) -> str:
+        """For a log."""
+        return (
+            f"decision bias {self.shift:+.1f}: validation Dice {self.before:.4f} before, "
+            f"{self.after:.4f} after"
+        )
+
+
+@torch.no_grad()
+def dice_by_shift(
+    network: nn.Module,
+    images: Tensor,
+    masks: Tensor,
+    size: int,
+    architecture: Architecture,
+    batch: int = 8,
+) -> NDArray[np.float64]:
+    """Mean Dice of σ(z₁ + z₂ + b) > 0.5 for each b in `SHIFTS`.
+
+    Args:
+        network: returns two logit maps.
+        images: (N, 3, S, S) uint8.
+        masks: (N, 1, S, S) uint8, 0 or 1.
+        size: the network's input size.
+        architecture: says how to normalise.
+        batch: images at a time.
+
+    Returns:
+        (81,) means over the images; an image without polyp counts 1 where nothing is marked.
+    """
+    was_training = network.training
+    network.eval()
+    total = np.zeros(len(SHIFTS))
+    for start in range(0, len(images), batch):
+        x = resized(images[start : start + batch].float() / 255, size)
+        truth = resized(masks[start : start + batch].float(), size) > 0.5
+        x = normalise(x, architecture).to(memory_format=torch.channels_last)
+        z1, z2 = network(x)
+        logits = (z1 + z2).float()
+        area = truth.sum((1, 2, 3)).double()
+        for index, shift in enumerate(SHIFTS):
+            marked = logits > -shift
+            hits = (marked & truth).sum((1, 2, 3)).double()
+            both = marked.sum((1, 2, 3)).double() + area
+            total[index] += float(torch.where(both == 0, 1.0, 2 * hits / both.clamp(min=1)).sum())
+    network.train(was_training)
+    return total / len(images)
+
+
+def choose(dice: NDArray[np.float64]) -> DecisionBias:
+    """The smallest shift that is as good as the best one.
+
+    Args:
+        dice: (81,), of `dice_by_shift`.
+    """
+    good = np.flatnonzero(dice >= dice.max() - _AS_GOOD)
+    best = good[np.argmin(np.abs(SHIFTS[good]))]
+    return DecisionBias(
+        float(SHIFTS[best]), float(dice[np.abs(SHIFTS).argmin()]), float(dice[best])
+    )
+
+
+def fit_bias(
+    network: nn.Module, data: TrainingData, size: int, architecture: Architecture
+) -> DecisionBias:
+    """Shift a trained network's logits, in place, as its validation split wants it.
+
+    Args:
+        network: of ours, float or fake-quantised.
+        data: with a validation split.
+        size: the network's input size.
+        architecture: of the network.
+    """
+    held_out = data.validation
+    found = choose(dice_by_shift(network, held_out.images, held_out.masks, size, architecture))
+    with torch.no_grad():
+        network.get_parameter("head2.bias").add_(found.shift)
+    return found
+
+
+def fit_bias_of_run(run: Run, data: TrainingData, size: int) -> DecisionBias:
+    """Shift the logits of a run's best checkpoint; a second call finds nothing left to shift.
+
+    Args:
+        run: trained, with a best checkpoint; its record is brought up to date.
+        data: with a validation split.
+        size: the network's input size.
+    """
+    network, architecture = load_network(run.best_checkpoint)
+    found = fit_bias(network, data, size, architecture)
+    if run.writes and found.shift:
+        save_network(run.best_checkpoint, network.state_dict(), architecture)
+        run.update(decision_bias=asdict(found))
+    run.update(best_dice=found.after)
+    run.log(found.line())
+    return found
