@@ -14,8 +14,14 @@ def dicom(
         ),
     ],
     bundle: Annotated[
-        Path, typer.Option("--bundle", "-b", help="Directory of the bundle.", show_default=False)
-    ],
+        Path | None,
+        typer.Option(
+            "--bundle",
+            "-b",
+            help="Directory of the bundle. Default: the shipped student.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
         "segmentations"
     ),
@@ -57,12 +63,13 @@ def dicom(
 
     Examples:
 
-        kdas-edge dicom still.dcm --bundle mybundle --out results
+        kdas-edge dicom still.dcm --out results
 
         kdas-edge dicom STUDY/ --bundle mybundle --out results --probability --json study.json
 
         kdas-edge dicom video.dcm --bundle mybundle --target openvino:GPU
     """
+    from kdas_edge.bundle.shipped import or_shipped
     from kdas_edge.console import info, progress, table
     from kdas_edge.dicom.source import find_files, require_packages
     from kdas_edge.errors import UserError
@@ -77,7 +84,7 @@ def dicom(
     if json is not None:
         check_output_file(json)
     rows = []
-    with Segmenter.load(bundle, target, precision, preset) as segmenter:
+    with Segmenter.load(or_shipped(bundle), target, precision, preset) as segmenter:
         job = StoredFrames(segmenter, out, probability)
         info(f"{job.algorithm.bundle} {segmenter.precision} {preset} on {target}")
         with progress(len(files), "segmenting") as advance:
