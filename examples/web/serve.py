@@ -97,11 +97,11 @@ class Handler(BaseHTTPRequestHandler):
         self.served = served
         super().__init__(*arguments)  # type: ignore[arg-type]
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Send a file."""
         self._answer(body=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         """Send what GET would, without the content."""
         self._answer(body=False)
 
