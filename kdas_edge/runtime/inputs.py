@@ -1,11 +1,14 @@
 """What each preset of a model file is fed with, from one frame."""
 
+import functools
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.bundle.manifest import Manifest, Preset
+from kdas_edge.bundle.manifest import Manifest, Normalisation, Preset
 from kdas_edge.data.layout import resize_image
-from kdas_edge.runtime.segmenter import check_frame, preprocess
+from kdas_edge.runtime.frames import check_frame
 
 # full intensity of a channel; one division per value, exact to the last bit of float32
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -34,3 +37,46 @@ def model_input(
     if preset == "camera":
         return np.ascontiguousarray(frame_rgb[np.newaxis, ..., ::-1])
     return _UNIT[resize_image(frame_rgb, manifest.size, manifest.size)][np.newaxis]
+
+
+def preprocess(frame_rgb: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
+    """Make the input of a `core` model.
+
+    Args:
+        frame_rgb: (H, W, 3) uint8 RGB of any size.
+        manifest: gives the side S and the normalisation.
+
+    Returns:
+        (1, 3, S, S) float32.
+
+    Raises:
+        UserError: the frame has another shape or type, or no pixel.
+    """
+    check_frame(frame_rgb)
+    small = resize_image(frame_rgb, manifest.size, manifest.size)
+    out = np.empty((1, 3, manifest.size, manifest.size), dtype=np.float32)
+    normalise([small[..., channel] for channel in range(3)], manifest.normalisation, out)
+    return out
+
+
+def normalise(
+    planes_rgb: list[NDArray[np.uint8]], normalisation: Normalisation, out: NDArray[np.float32]
+) -> None:
+    """Write `(x / 255 - mean) / std` by table: 256 exact values per channel.
+
+    Args:
+        planes_rgb: red, green and blue, (S, S) uint8 each.
+        normalisation: of the network.
+        out: (1, 3, S, S) float32.
+    """
+    for plane, levels, target in zip(planes_rgb, _table(normalisation), out[0], strict=True):
+        cv2.LUT(plane, levels, dst=target)
+
+
+@functools.lru_cache(maxsize=16)
+def _table(normalisation: Normalisation) -> NDArray[np.float32]:
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    mean = np.asarray(normalisation.mean, dtype=np.float32)[:, np.newaxis]
+    std = np.asarray(normalisation.std, dtype=np.float32)[:, np.newaxis]
+    table: NDArray[np.float32] = (levels - mean) / std
+    return table

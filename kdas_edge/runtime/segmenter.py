@@ -8,132 +8,266 @@ network's square, `(x / 255 - mean) / std` on RGB, the network, and back: the pr
 resized to the frame bilinearly and then compared with the threshold.
 """
 
-import functools
-import time
-from dataclasses import dataclass
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.bundle.manifest import Manifest, Normalisation
 from kdas_edge.bundle.reader import Bundle, open_bundle
-from kdas_edge.data.layout import resize_image
+from kdas_edge.bundle.shipped import or_shipped
 from kdas_edge.errors import UserError
-from kdas_edge.runtime.backends import FORMATS, Backend, open_backend
-from kdas_edge.runtime.targets import Target, parse_target
+from kdas_edge.runtime.backends import Backend
+from kdas_edge.runtime.borders import Regions, RoiChoice
+from kdas_edge.runtime.choice import first_that_works, read_targets
+from kdas_edge.runtime.engine import Engine
+from kdas_edge.runtime.failures import TargetError
+from kdas_edge.runtime.frames import Color, Roi, check_frame
+from kdas_edge.runtime.inputs import preprocess
+from kdas_edge.runtime.masks import mask_at_size
+from kdas_edge.runtime.pending import Pending
+from kdas_edge.runtime.result import Result
+from kdas_edge.runtime.targets import Target
 
-
-@dataclass(frozen=True)
-class Result:
-    """What the network says about one frame of height H and width W.
-
-    Attributes:
-        mask: (H, W) bool, True where polyp.
-        probability: (S, S) float32, 0–1, at the size of the network.
-        threshold: the mask is where the probability, resized to the frame, is above this.
-        milliseconds: duration of the stages `preprocess`, `inference` and `postprocess`.
-    """
-
-    mask: NDArray[np.bool_]
-    probability: NDArray[np.float32]
-    threshold: float
-    milliseconds: dict[str, float]
+__all__ = ["Pending", "Result", "Segmenter", "check_frame", "mask_at_size", "preprocess"]
 
 
 class Segmenter:
-    """A bundle loaded on a target. Use one from one thread at a time.
+    """A bundle loaded on a target. Any number of threads may use one at the same time.
 
     Attributes:
-        bundle: the opened bundle.
-        target: where it runs.
-        precision: `fp32`, `fp16`, `int8` or `int8_weights`.
-        preset: `core` (this class prepares the frame) or `camera` (the graph does).
-        backend: the loaded model; `backend.effective` tells what the runtime really does.
+        failures: why targets were given up, one line each, oldest first.
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, target: Target, precision: str, preset: str
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        target: Target,
+        precision: str,
+        preset: str,
+        roi: RoiChoice = None,
     ) -> None:
-        self.bundle = bundle
-        self.backend = backend
-        self.target = target
-        self.precision = precision
-        self.preset = preset
+        self._set_up(Engine(bundle, backend, target, precision, preset), Regions(roi))
 
     @classmethod
     def load(
         cls,
-        path: str | Path,
-        target: str | Target = "openvino:CPU",
+        bundle: str | Path | None = None,
+        target: str | Target | Sequence[str | Target] = "openvino:CPU",
         precision: str | None = None,
-        preset: str = "core",
+        preset: str | None = None,
+        *,
+        roi: RoiChoice = None,
     ) -> Self:
         """Open a bundle, check its hashes and load one of its models.
 
         Args:
-            path: the bundle's directory.
-            target: `runtime:device[:option=value…]`.
+            bundle: its directory; by default the student that comes with the package.
+            target: `runtime:device[:option=value…]`. Of a list the first that works is used; when
+                its device fails later, the next takes over in the middle of the frame. Without a
+                list nothing is ever replaced.
             precision: `fp32`, `fp16`, `int8` or `int8_weights`; by default int8 where the bundle
                 has it for this runtime, otherwise fp32.
-            preset: `core` or `camera`.
+            preset: `core` (this class prepares the frame) or `camera` (the graph does); by default
+                `core`, which is faster on a CPU, where the bundle has it.
+            roi: the part of the frames that is looked at: x, y, width, height; `auto` finds the
+                picture within a black border in the first frames; None takes all.
 
         Raises:
             UserError: the bundle is damaged or has no such model, or the device is absent.
         """
-        if isinstance(target, str):
-            target = parse_target(target)
-        if target.batch != 1:
-            raise UserError(
-                f"target {target}: frames are segmented one at a time; remove the option batch"
-            )
-        bundle = open_bundle(Path(path))
-        if precision is None:
-            quantised = bundle.model("int8", FORMATS[target.runtime], preset)
-            precision = "int8" if quantised is not None else "fp32"
-        return cls(
-            bundle, open_backend(bundle, precision, target, preset), target, precision, preset
-        )
+        targets = read_targets(target)
+        regions = Regions(roi)
+        opened = open_bundle(or_shipped(None if bundle is None else Path(bundle)))
+        self = cls.__new__(cls)
+        engine, rest, failures = first_that_works(opened, targets, precision, preset)
+        self._set_up(engine, regions, rest, precision, preset)
+        self.failures += failures
+        return self
 
-    def segment(self, frame_bgr: NDArray[np.uint8]) -> Result:
+    def _set_up(
+        self,
+        engine: Engine,
+        regions: Regions,
+        fallbacks: Sequence[Target] = (),
+        precision: str | None = None,
+        preset: str | None = None,
+    ) -> None:
+        self.failures: list[str] = []
+        self._engine = engine
+        self._fallbacks = list(fallbacks)
+        self._wishes = precision, preset
+        self._regions = regions
+        self._last_size: tuple[int, int] | None = None
+        self._closed = False
+        # held while models are exchanged; frames do not wait for it
+        self._lock = threading.Lock()
+
+    @property
+    def bundle(self) -> Bundle:
+        """The opened bundle."""
+        return self._engine.bundle
+
+    @property
+    def backend(self) -> Backend:
+        """The loaded model; `backend.effective` tells what the runtime really does."""
+        return self._engine.backend
+
+    @property
+    def target(self) -> Target:
+        """Where it runs now."""
+        return self._engine.target
+
+    @property
+    def precision(self) -> str:
+        """`fp32`, `fp16`, `int8` or `int8_weights`."""
+        return self._engine.precision
+
+    @property
+    def preset(self) -> str:
+        """`core` (this class prepares the frame) or `camera` (the graph does)."""
+        return self._engine.preset
+
+    def segment(self, frame_bgr: NDArray[np.uint8], color: Color = "bgr") -> Result:
         """Segment one frame.
 
         Args:
-            frame_bgr: (H, W, 3) uint8, channels blue, green, red as OpenCV and cameras give them.
+            frame_bgr: (H, W, 3) uint8, channels blue, green, red as OpenCV and cameras give them,
+                or what `color` says. It is read where it lies, a view of a larger array included.
+            color: `bgr`, `rgb`, `gray` for (H, W) or (H, W, 1), `bgra` for (H, W, 4).
 
         Raises:
             UserError: the frame has another shape or type, or no pixel.
+            TargetError: the device failed and there is no other target.
         """
-        check_frame(frame_bgr)
-        manifest = self.bundle.manifest
-        started = time.perf_counter()
-        if self.preset == "camera":
-            x: NDArray[np.generic] = frame_bgr[np.newaxis]
-        else:
-            # the channels are swapped after the resize, where there are fewer pixels
-            x = _normalise(
-                resize_image(frame_bgr, manifest.size, manifest.size)[..., ::-1],
-                manifest.normalisation,
-            )
-        prepared = time.perf_counter()
-        probability = self.backend.infer(x)[0, 1]
-        inferred = time.perf_counter()
-        height, width = frame_bgr.shape[:2]
-        mask = mask_at_size(probability, manifest.threshold, height, width)
-        finished = time.perf_counter()
-        milliseconds = {
-            "preprocess": 1e3 * (prepared - started),
-            "inference": 1e3 * (inferred - prepared),
-            "postprocess": 1e3 * (finished - inferred),
-        }
-        return Result(mask, probability, manifest.threshold, milliseconds)
+        check_frame(frame_bgr, color)
+        region = self._regions.of(frame_bgr)
+        self._last_size = frame_bgr.shape[0], frame_bgr.shape[1]
+        return self._run(frame_bgr, color, region)
+
+    def submit(self, frame_bgr: NDArray[np.uint8], color: Color = "bgr") -> "Pending":
+        """Prepare a frame and begin its inference in the background.
+
+        Two frames under way keep the device busy: submit the next one before asking for the
+        result of this. More only wait longer.
+
+        Args:
+            frame_bgr: as for `segment`; leave it as it is until the result is there.
+            color: as for `segment`.
+
+        Raises:
+            UserError, TargetError: as for `segment`.
+        """
+        check_frame(frame_bgr, color)
+        region = self._regions.of(frame_bgr)
+        self._last_size = frame_bgr.shape[0], frame_bgr.shape[1]
+        while True:
+            engine = self._engine
+            try:
+                finish = engine.start(frame_bgr, color, region)
+                break
+            except TargetError as error:
+                self._recover(engine, error)
+
+        def again(error: TargetError) -> Result:
+            self._recover(engine, error)
+            return self._run(frame_bgr, color, region)
+
+        return Pending(finish, again)
+
+    def segment_many(
+        self, frames: Iterable[NDArray[np.uint8]], color: Color = "bgr", depth: int = 2
+    ) -> Iterator[Result]:
+        """Segment frames in their order, the next one prepared while one is inferred.
+
+        Args:
+            frames: as for `segment`; each is left as it is until its result is out.
+            color: as for `segment`.
+            depth: frames under way; the result of one comes when so many have been taken.
+
+        Raises:
+            UserError: a frame cannot be segmented; the results before it come first.
+        """
+        if depth < 1:
+            raise UserError(f"depth {depth}: at least 1 frame is under way; give 1 or 2")
+        waiting: deque[Pending] = deque()
+        try:
+            for frame in frames:
+                try:
+                    waiting.append(self.submit(frame, color))
+                except UserError:
+                    while waiting:
+                        yield waiting.popleft().result()
+                    raise
+                if len(waiting) >= depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            # left early: the device still reads those frames
+            for pending in waiting:
+                with contextlib.suppress(UserError):
+                    pending.result()
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Segment a black frame, so that the first real one of this size is not slow."""
+        frame = np.zeros((height, width, 3), np.uint8)
+        self._run(frame, "bgr", None)
+
+    def swap(
+        self,
+        bundle: str | Path | None = None,
+        target: str | Target | Sequence[str | Target] | None = None,
+        precision: str | None = None,
+        preset: str | None = None,
+    ) -> None:
+        """Put another model in the place of this one while frames go on.
+
+        The new one is loaded and warmed up first, at the size of the last frame; until then, and
+        if anything about it is wrong, frames are segmented by the old one. `Result.model` tells
+        which it was.
+
+        Args:
+            bundle: its directory; by default the one in use.
+            target: as for `load`; by default the targets of the old model.
+            precision: as for `load`.
+            preset: as for `load`.
+
+        Raises:
+            UserError: as for `load`; the old model stays.
+        """
+        opened = open_bundle(self.bundle.path if bundle is None else Path(bundle))
+        targets = [self.target, *self._fallbacks] if target is None else read_targets(target)
+        replacement, rest, failures = first_that_works(opened, targets, precision, preset)
+        try:
+            if self._last_size is not None:
+                replacement.run(np.zeros((*self._last_size, 3), np.uint8), "bgr", None)
+            with self._lock:
+                if self._closed:
+                    raise UserError("the segmenter is closed; load it again")
+                old, self._engine = self._engine, replacement
+                self._fallbacks, self._wishes = rest, (precision, preset)
+                self.failures += failures
+        except UserError:
+            replacement.close()
+            raise
+        old.close()
+
+    def forget_region(self) -> None:
+        """With `roi="auto"`: look for the picture again, e.g. of another endoscope."""
+        self._regions.forget()
 
     def close(self) -> None:
         """Free the model."""
-        self.backend.close()
+        with self._lock:
+            self._closed = True
+            self._engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -146,73 +280,36 @@ class Segmenter:
     ) -> None:
         self.close()
 
+    def _run(self, frame: NDArray[np.uint8], color: str, region: Roi | None) -> Result:
+        while True:
+            engine = self._engine
+            try:
+                return engine.run(frame, color, region)
+            except TargetError as error:
+                self._recover(engine, error)
 
-def preprocess(frame_rgb: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
-    """Make the input of a `core` model.
+    def _recover(self, engine: Engine, error: TargetError) -> None:
+        """Return if the frame is to be tried again, on another model than `engine`.
 
-    Args:
-        frame_rgb: (H, W, 3) uint8 RGB of any size.
-        manifest: gives the side S and the normalisation.
-
-    Returns:
-        (1, 3, S, S) float32.
-
-    Raises:
-        UserError: the frame has another shape or type, or no pixel.
-    """
-    check_frame(frame_rgb)
-    return _normalise(resize_image(frame_rgb, manifest.size, manifest.size), manifest.normalisation)
-
-
-def mask_at_size(
-    probability: NDArray[np.float32], threshold: float, height: int, width: int
-) -> NDArray[np.bool_]:
-    """Resize (S, S) probabilities bilinearly to the frame and compare with the threshold.
-
-    Returns:
-        (height, width) bool. Resizing the probability instead of the mask keeps the contour smooth
-        and within half a network pixel.
-    """
-    if probability.shape != (height, width):
-        probability = cv2.resize(  # type: ignore[assignment]
-            probability, (width, height), interpolation=cv2.INTER_LINEAR
-        )
-    return probability > threshold
-
-
-def check_frame(frame: object) -> None:
-    """Refuse anything but a (H, W, 3) uint8 array with pixels.
-
-    Raises:
-        UserError: says what was given and how to convert it.
-    """
-    if not isinstance(frame, np.ndarray):
-        raise UserError(f"a frame is a NumPy array (H, W, 3) uint8, not {type(frame).__name__}")
-    if frame.dtype != np.uint8:
-        raise UserError(f"a frame holds uint8 values 0–255, not {frame.dtype}; convert it")
-    if frame.ndim != 3 or frame.shape[2] != 3:
-        raise UserError(
-            f"a frame has the shape (H, W, 3), not {frame.shape}; "
-            "convert grey or BGRA with cv2.cvtColor"
-        )
-    if frame.size == 0:
-        raise UserError(f"the frame of shape {frame.shape} has no pixel; check the source")
-
-
-def _normalise(image_rgb: NDArray[np.uint8], normalisation: Normalisation) -> NDArray[np.float32]:
-    """(S, S, 3) uint8 -> (1, 3, S, S) float32, by table: 256 exact values per channel."""
-    table = _table(normalisation)
-    out = np.empty((1, 3, *image_rgb.shape[:2]), dtype=np.float32)
-    for channel in range(3):
-        # mode="clip" writes into `out` directly; uint8 cannot be out of range
-        np.take(table[channel], image_rgb[..., channel], out=out[0, channel], mode="clip")
-    return out
-
-
-@functools.lru_cache(maxsize=16)
-def _table(normalisation: Normalisation) -> NDArray[np.float32]:
-    levels = np.arange(256, dtype=np.float32) / np.float32(255)
-    mean = np.asarray(normalisation.mean, dtype=np.float32)[:, np.newaxis]
-    std = np.asarray(normalisation.std, dtype=np.float32)[:, np.newaxis]
-    table: NDArray[np.float32] = (levels - mean) / std
-    return table
+        Raises:
+            TargetError: there is none.
+        """
+        with self._lock:
+            if self._closed:
+                raise error
+            if self._engine is not engine:
+                return  # swapped, or another thread was first
+            if error.kind != "inference failed" or not self._fallbacks:
+                raise error
+            self.failures.append(str(error))
+            try:
+                replacement, rest, failures = first_that_works(
+                    engine.bundle, self._fallbacks, *self._wishes
+                )
+            except UserError as last:
+                raise TargetError(
+                    "inference failed", f"{error}; no other target works: {last}"
+                ) from error
+            self._engine, self._fallbacks = replacement, rest
+            self.failures += failures
+        engine.close()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,8 @@ class OnnxRuntimeBackend:
         _check_batch(session, target)
         self._target = target
         self._session: ort.InferenceSession | None = session
+        # its thread is made by the first frame that is started
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="kdas-edge-onnxruntime")
         self._input = session.get_inputs()[0].name
         names = [output.name for output in session.get_outputs()]
         self.outputs = [frozenset({name}) for name in names]
@@ -92,12 +95,16 @@ class OnnxRuntimeBackend:
         return output
 
     def start(self, x: NDArray[np.generic]) -> Callable[[], NDArray[np.float32]]:
-        """Run when waited for; see `Backend.start`."""
-        return lambda: self.infer(x)
+        """Begin in a thread of its own; see `Backend.start`."""
+        try:
+            return self._background.submit(self.infer, x).result
+        except RuntimeError:  # after `close` no work is taken
+            raise model_closed() from None
 
     def close(self) -> None:
         """Free the model; see `Backend.close`."""
         self._session = None
+        self._background.shutdown(wait=False)
 
 
 def open_session(path: Path, target: Target, threads: int | None = None) -> ort.InferenceSession:
