@@ -112,7 +112,7 @@ def assert_same_masks(out: Path, frames: dict[str, np.ndarray], segmenter: Segme
     ("precision", "sizes"),
     [
         ("fp32", [(90, 120), (64, 64), (32, 32), (1, 1), (33, 517)]),
-        ("int8", [(479, 641), (1080, 1920)]),
+        ("int8", [(479, 641), (720, 1280)]),
     ],
 )
 def test_masks_equal_those_of_python_at_every_frame_size(
