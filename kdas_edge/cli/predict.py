@@ -137,7 +137,7 @@ def predict(
         float,
         typer.Option(
             "--smooth",
-            help="Average of the probability: the weight of the past, 0 up to 1; dropped at cuts.",
+            help="Average of the probability: the weight of the past, 0 to 0.99; dropped at cuts.",
             rich_help_panel=STABILITY,
         ),
     ] = 0.0,
@@ -189,7 +189,7 @@ def predict(
     from kdas_edge.bundle.shipped import or_shipped
     from kdas_edge.console import info
     from kdas_edge.files import check_output_directory
-    from kdas_edge.runtime.images import find_sources
+    from kdas_edge.runtime.images import check_apart, find_sources
     from kdas_edge.runtime.segmenter import Segmenter
     from kdas_edge.runtime.temporal import StabilityOptions, parse_persist
     from kdas_edge.runtime.video.session import VideoOptions, is_video
@@ -215,6 +215,7 @@ def predict(
     files = None
     if not is_video(where, options):
         files = find_sources(Path(source))
+        check_apart(Path(source), out)
         check_output_directory(out, overwrite)
     with contextlib.ExitStack() as stack:
         segmenter = stack.enter_context(
@@ -249,10 +250,12 @@ def _images(
 ) -> None:
     from kdas_edge.console import info
     from kdas_edge.errors import UserError
-    from kdas_edge.files import write_json
+    from kdas_edge.files import check_output_file, write_json
     from kdas_edge.runtime.images import segment_files, stage_percentiles
     from kdas_edge.runtime.video.outputs import LineFile
 
+    if options.json is not None:
+        check_output_file(options.json)
     lines = LineFile(options.jsonl, options.overwrite) if options.jsonl is not None else None
     rows = []
     print(f"{'image':40} {'polyp %':>8} {'components':>10} {'ms':>8}")
@@ -294,7 +297,9 @@ def _video(
     from kdas_edge.runtime.video.session import predict_video
 
     outcome, record = predict_video(source, options, segmenter, teacher)
-    stages = {**record["milliseconds"], "latency": record["latency_ms"]}
+    stages = dict(record["milliseconds"])
+    if record["latency_ms"]:
+        stages["latency"] = record["latency_ms"]
     if outcome.statistics.frames:
         _stage_table("Milliseconds per frame", stages)
     if options.json is not None:

@@ -15,6 +15,7 @@ from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.runtime.video.findings import regions_of
 from kdas_edge.runtime.video.outputs import write_png
 
+FOLDERS = ("masks", "overlays")
 STAGES = ("preprocess", "inference", "postprocess")
 
 
@@ -67,6 +68,19 @@ def find_sources(source: Path) -> list[Path]:
             )
         stems[path.stem] = path
     return files
+
+
+def check_apart(source: Path, out: Path) -> None:
+    """Refuse to write results where the images lie.
+
+    Raises:
+        UserError: `source` is, or lies in, one of the folders of results.
+    """
+    folder = (source if source.is_dir() else source.parent).resolve()
+    if folder in [(out / name).resolve() for name in FOLDERS]:
+        raise UserError(
+            f"--out {out} would put results among the images of {source}; choose another folder"
+        )
 
 
 def segment_files(

@@ -12,8 +12,8 @@ nothing is shown where the current frame's (averaged) probability is not above a
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +28,11 @@ MOTION_LIMIT = 0.3
 THUMBNAIL = 32
 # Regions of two frames belong together if they overlap or lie within this share of the side.
 MARGIN = 1 / 32
+# An average over more than some seconds shows the past; a longer memory costs time in every frame.
+MOST_SMOOTH = 0.99
+LONGEST_MEMORY = 100
+# frames; an average that rounding keeps from ever crossing a threshold of nearly 1 is told as that
+LONGEST_STEP = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,9 @@ class StabilityOptions:
     """Which of the three are used.
 
     Attributes:
-        smooth: weight w of the past in the average, 0 (no average) up to but below 1.
-        persist: (k, n): a region is shown once it was there in k of the last n frames; None: at
-            once.
+        smooth: weight w of the past in the average, 0 (no average) to 0.99.
+        persist: (k, n): a region is shown once it was there in k of the last n frames, n at most
+            100; None: at once.
         hysteresis: the low threshold, above 0 and below the bundle's threshold; None: only one
             threshold.
 
@@ -50,11 +55,15 @@ class StabilityOptions:
     hysteresis: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.smooth < 1:
-            raise UserError(f"smooth {self.smooth:g} is not in 0…1 (1 excluded); try 0.6")
-        if self.persist is not None and not 1 <= self.persist[0] <= self.persist[1] <= 1000:
+        if not 0 <= self.smooth <= MOST_SMOOTH:
+            raise UserError(f"smooth {self.smooth:g} is not in 0…{MOST_SMOOTH}; try 0.6")
+        if self.persist is not None:
             k, n = self.persist
-            raise UserError(f"persist {k}/{n}: k is at least 1 and at most n; try 3/5")
+            if not 1 <= k <= n <= LONGEST_MEMORY:
+                raise UserError(
+                    f"persist {k}/{n}: k is at least 1 and at most n, n at most {LONGEST_MEMORY}; "
+                    "try 3/5"
+                )
         if self.hysteresis is not None and not 0 < self.hysteresis < 1:
             raise UserError(f"hysteresis {self.hysteresis:g} is not between 0 and 1; try 0.3")
 
@@ -62,6 +71,17 @@ class StabilityOptions:
     def active(self) -> bool:
         """True if anything is to be done."""
         return self != StabilityOptions()
+
+    def check(self, threshold: float) -> None:
+        """Refuse what does not go with the threshold of a bundle.
+
+        Raises:
+            UserError: the low threshold is not below it.
+        """
+        if self.hysteresis is not None and self.hysteresis >= threshold:
+            raise UserError(
+                f"hysteresis {self.hysteresis:g} must be below the bundle's threshold {threshold:g}"
+            )
 
     def delays(self, threshold: float, fps: float) -> dict[str, dict[str, float]]:
         """What each option adds, for a probability that steps from 0 to 1 and back.
@@ -77,10 +97,11 @@ class StabilityOptions:
         """
         frames: dict[str, tuple[int, int]] = {}
         if self.smooth:
-            low = threshold if self.hysteresis is None else self.hysteresis
+            high = np.float32(threshold)
+            low = high if self.hysteresis is None else np.float32(self.hysteresis)
             frames["smooth"] = (
-                _frames_until(self.smooth, lambda past: 1 - past > threshold) - 1,
-                _frames_until(self.smooth, lambda past: past <= low) - 1,
+                _frames_late(self.smooth, 1, lambda average: bool(average > high)),
+                _frames_late(self.smooth, 0, lambda average: bool(average <= low)),
             )
         if self.hysteresis is not None:
             frames["hysteresis"] = (0, 0)
@@ -119,11 +140,7 @@ class Stabiliser:
     """
 
     def __init__(self, options: StabilityOptions, threshold: float) -> None:
-        if options.hysteresis is not None and options.hysteresis >= threshold:
-            raise UserError(
-                f"hysteresis {options.hysteresis:g} must be below the bundle's threshold "
-                f"{threshold:g}"
-            )
+        options.check(threshold)
         self.options = options
         self.resets = 0
         self._threshold = np.float32(threshold)
@@ -180,11 +197,15 @@ class Stabiliser:
         marked = probability > self._threshold
         if self._held is not None and self._held.shape == probability.shape:
             held = self._held & (probability > low) & ~marked
-            # Lifted by a constant, the map crosses the threshold where it crossed `low`: the
-            # contour stays smooth. Rounding must not put a lifted value on the threshold itself.
+            # Lifted by a constant, with its border, the map crosses the threshold where it crossed
+            # `low`: the contour stays smooth. Rounding must change nobody's side.
+            border = cv2.dilate(held.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
             above = np.nextafter(self._threshold, np.float32(2))
-            lifted = np.maximum(probability + (self._threshold - low), above)
-            probability = np.where(held, lifted, probability)
+            lifted = probability + (self._threshold - low)
+            outside = np.where(
+                border & (probability <= low), np.minimum(lifted, self._threshold), probability
+            )
+            probability = np.where(held, np.maximum(lifted, above), outside)
             marked |= held
         self._held = marked
         return probability
@@ -196,7 +217,7 @@ class Stabiliser:
         count, labels = cv2.connectedComponents(marked.view(np.uint8), connectivity=8)
         seen = np.ones(count, dtype=np.int64)
         for past in self._past:
-            seen[np.unique(labels[past])] += 1
+            seen += np.bincount(labels[past], minlength=count) > 0
         early = seen < k
         early[0] = False  # the background
         if early.any():
@@ -228,9 +249,12 @@ def change(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
     return float(np.abs(before - after).mean()) / 1.13
 
 
-def _frames_until(weight: float, reached: Any) -> int:
-    count, past = 1, weight
-    while not reached(past):
-        count += 1
-        past *= weight
-    return count
+def _frames_late(weight: float, target: int, reached: Callable[[np.float32], bool]) -> int:
+    """Frames after a step to `target` (0 or 1) in which the average has not `reached` it yet."""
+    # in the very arithmetic of the average: a threshold of 0.3 and a weight of 0.7 differ by it
+    kept, average = np.float32(weight), np.float32(1 - target)
+    for late in range(LONGEST_STEP):
+        average = np.float32(kept * average + (1 - kept) * np.float32(target))
+        if reached(average):
+            return late
+    return LONGEST_STEP

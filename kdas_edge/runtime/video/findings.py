@@ -48,11 +48,13 @@ class Finding:
         mask: (H, W) bool, as it is shown.
         regions: its regions.
         milliseconds: duration by stage; the outputs add theirs.
-        dropped: frames that were dropped before this one.
+        dropped: frames that had been dropped when this one was done, from the beginning.
         reset: True if the stabiliser dropped its past at this frame.
         teacher_mask: (H, W) bool of the teacher, if there is one.
         teacher_ms: duration of the teacher.
-        latency_ms: from the frame in memory to its overlay; set by the outputs.
+        live: True if the frame came from a source that does not wait.
+        latency_ms: from the frame in memory to its overlay, set by the outputs; of a file it is
+            only how long the frame lay in a queue, and is not told.
     """
 
     frame: Frame
@@ -63,6 +65,7 @@ class Finding:
     reset: bool = False
     teacher_mask: NDArray[np.bool_] | None = None
     teacher_ms: float = 0.0
+    live: bool = False
     latency_ms: float = field(default=0.0, init=False)
 
     def as_json(self) -> dict[str, Any]:
@@ -74,9 +77,10 @@ class Finding:
             "areas": [region.area for region in self.regions],
             "polyp_fraction": round(float(self.mask.mean()), 6),
             "milliseconds": {name: round(ms, 3) for name, ms in self.milliseconds.items()},
-            "latency_ms": round(self.latency_ms, 3),
             "dropped": self.dropped,
         }
+        if self.live:
+            line["latency_ms"] = round(self.latency_ms, 3)
         if self.reset:
             line["reset"] = True
         if self.teacher_mask is not None:

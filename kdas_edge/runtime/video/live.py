@@ -10,8 +10,10 @@ from kdas_edge.console import info
 from kdas_edge.errors import UserError
 from kdas_edge.runtime.video.readers import (
     DEFAULT_FPS,
+    MISSING_FRAMES,
     Frame,
     as_bgr,
+    count_of,
     plausible_fps,
     size_of,
     video_backend,
@@ -28,6 +30,8 @@ TIMEOUT_MS = 5000
 
 class LiveReader:
     """A camera or stream, reopened with growing pauses when it breaks off.
+
+    A recording that a server gives out has an end of its own: it is not opened again there.
 
     Attributes:
         reconnected: how often it came back.
@@ -58,11 +62,13 @@ class LiveReader:
         if capture is None:
             raise UserError(_absent(source))
         self._capture: cv2.VideoCapture | None = capture
+        # a frame that was fetched to see whether the source is back waits to be decoded
+        self._grabbed = False
         self.name = source.name
         self.live = True
         self.fps = fps or plausible_fps(capture) or DEFAULT_FPS
         self.size = size_of(capture)
-        self.expected: int | None = None
+        self.expected: int | None = count_of(capture) if source.kind == "stream" else None
         self.skipped = 0
         self.reconnected = 0
         self.problem: str | None = None
@@ -80,11 +86,14 @@ class LiveReader:
                 self._reconnect(index, stop)
                 continue
             # `grab` waits for the next frame, which is no work; decoding is in `retrieve`
-            good = self._capture.grab()
+            good = self._grabbed or self._capture.grab()
+            self._grabbed = False
             begun = time.perf_counter()
             good, image = self._capture.retrieve() if good else (False, None)
             if not good or image is None:
                 self.close()
+                if self.expected is not None and index >= self.expected - MISSING_FRAMES:
+                    return
                 continue
             now = time.perf_counter()
             start = now if start is None else start
@@ -107,7 +116,7 @@ class LiveReader:
             if capture is not None and capture.grab():
                 info(f"{self.name}: is back")
                 self.reconnected += 1
-                self._capture = capture
+                self._capture, self._grabbed = capture, True
                 return
             if capture is not None:
                 capture.release()

@@ -114,7 +114,7 @@ def run_video(reader: Reader, job: Job, outputs: Outputs) -> Outcome:
     try:
         with (
             _interruptible(stop, frames) as interrupt,
-            progress(reader.expected, reader.name) as advance,
+            progress(_expected(reader, job), reader.name) as advance,
         ):
             _warm_up(job, reader)
             reading.start()
@@ -122,9 +122,10 @@ def run_video(reader: Reader, job: Job, outputs: Outputs) -> Outcome:
             begun = time.perf_counter()
             try:
                 for finding in _segment(reader, frames, job, outcome):
+                    note = _note(finding)  # before the writer adds its stages
                     if not findings.put(finding):
                         break  # the writer failed; its error is raised below
-                    advance(note=_note(finding))
+                    advance(note=note)
                     if job.window is not None and not job.window.show(outputs.newest):
                         outcome.ended = "window closed"
                         break
@@ -174,7 +175,7 @@ def _segment(
         regions = regions_of(mask)
         milliseconds["postprocess"] += 1e3 * (time.perf_counter() - begun)
         dropped = reader.skipped + frames.dropped
-        finding = Finding(frame, mask, regions, milliseconds, dropped)
+        finding = Finding(frame, mask, regions, milliseconds, dropped, live=reader.live)
         finding.reset = stabiliser.resets > resets
         outcome.resets = stabiliser.resets
         if job.teacher is not None:
@@ -240,8 +241,8 @@ class _Writer(threading.Thread):
                 times = finding.milliseconds
                 frame_ms = sum(times.values()) - times["decode"]
                 self._outputs.add(finding)
-                latency = finding.latency_ms
-                self._statistics.add(times, latency if self._live else frame_ms, latency)
+                latency = finding.latency_ms if self._live else None
+                self._statistics.add(times, frame_ms if latency is None else latency, latency)
         except BaseException as caught:
             self.error = caught
             self._findings.abandon()
@@ -290,6 +291,11 @@ def _interruptible(stop: threading.Event, frames: Channel[Frame]) -> Iterator[_I
         restore()
         interrupt.wake.put(False)
         watcher.join()
+
+
+def _expected(reader: Reader, job: Job) -> int | None:
+    known = [count for count in (reader.expected, job.limit) if count is not None]
+    return min(known, default=None)
 
 
 def _note(finding: Finding) -> str:

@@ -25,6 +25,8 @@ DEFAULT_FPS = 25.0
 # counts in the headers of sound files are off by a few frames; a truncated file lacks more
 MISSING_FRAMES = 5
 MISSING_SHARE = 0.02
+# a gap in the time stamps of a file is not waited out for longer, in seconds
+LONGEST_WAIT = 2.0
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,12 @@ class FileReader:
             )
         self.name = path.name
         self.live = realtime
-        self.fps = fps or plausible_fps(self._capture) or DEFAULT_FPS
+        # no time of the file means anything beside a frame rate that a person gave
+        self._told_fps = None if fps else plausible_fps(self._capture)
+        self.fps = fps or self._told_fps or DEFAULT_FPS
         self.size = size_of(self._capture)
         self._given_fps = fps
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.expected = int(count) if 0 < count < 1e9 else None
+        self.expected = count_of(self._capture)
         self.skipped = 0
         self.problem: str | None = None
 
@@ -129,6 +132,9 @@ class FileReader:
                 if early < -1 / self.fps:
                     self.skipped += 1
                     continue
+                if early > LONGEST_WAIT:
+                    start -= early - LONGEST_WAIT
+                    early = LONGEST_WAIT
                 if early > 0 and stop.wait(early):
                     break
             taken = time.perf_counter()
@@ -140,16 +146,21 @@ class FileReader:
             now = time.perf_counter()
             yield Frame(index, seconds, as_bgr(image), now, 1e3 * (grabbed - begun + now - taken))
         if not stop.is_set():
-            self._judge(index + 1, good + self.skipped, broken)
+            self._judge(index + 1, good + self.skipped, broken, last)
 
-    def _judge(self, found: int, good: int, broken: int) -> None:
+    def _judge(self, found: int, good: int, broken: int, last: float) -> None:
+        """Say whether frames are missing; `last` is the time of the last one, in seconds."""
         if good == 0:
             raise UserError(
                 f"{self._path} holds no frame that can be decoded; convert it, for example to "
                 "H.264 in mp4"
             )
         expected = self.expected or 0
-        if expected - found > max(MISSING_FRAMES, MISSING_SHARE * expected):
+        tolerance = max(MISSING_FRAMES, MISSING_SHARE * expected)
+        # containers without an index promise duration × rate, which is no count where the rate
+        # varies: then the time must be missing, too
+        reached = last * self._told_fps + 1 if self._told_fps else found
+        if expected - max(found, reached) > tolerance:
             self.problem = (
                 f"{self.name} is truncated: {found} of {expected} frames could be decoded; "
                 "copy or export it again"
@@ -217,6 +228,12 @@ def plausible_fps(capture: cv2.VideoCapture) -> float | None:
     """The frame rate that a capture tells, or None if it cannot be one."""
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     return fps if 1 <= fps <= 480 else None
+
+
+def count_of(capture: cv2.VideoCapture) -> int | None:
+    """The number of frames that a capture tells, or None if it does not know."""
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(count) if 0 < count < 1e9 else None
 
 
 def size_of(capture: cv2.VideoCapture) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from kdas_edge.data.layout import list_images
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory, check_output_file
 from kdas_edge.overlay import Style
+from kdas_edge.runtime.images import check_apart
 from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.runtime.temporal import StabilityOptions
 from kdas_edge.runtime.video.live import ATTEMPTS, LiveReader
@@ -57,14 +58,14 @@ class VideoOptions:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, low in (
-            ("fps", self.fps, 0),
-            ("budget-ms", self.budget_ms, 0),
-            ("limit", self.limit, 0),
-            ("reconnect", self.reconnect, -1),
+        for name, value, low, high in (
+            ("fps", self.fps, 0.1, 1000),
+            ("budget-ms", self.budget_ms, 0.001, 1e6),
+            ("limit", self.limit, 1, 1e12),
+            ("reconnect", self.reconnect, 0, 1e6),
         ):
-            if value is not None and not value > low:
-                raise UserError(f"--{name} {value:g} is too small; take a number above {low}")
+            if value is not None and not low <= value <= high:
+                raise UserError(f"--{name} {value:g} is not in {low:g}…{high:g}")
 
 
 def is_video(source: Source, options: VideoOptions) -> bool:
@@ -107,7 +108,9 @@ def predict_video(
         UserError: before anything is read: the source, an option or an output is wrong.
     """
     quiet_opencv()
+    options.stability.check(segmenter.bundle.manifest.threshold)
     options = _with_default_outputs(source, options)
+    _check_apart(source, options)
     if options.frames:
         check_output_directory(options.out, options.overwrite)
     if options.json is not None:
@@ -185,6 +188,23 @@ def _with_default_outputs(source: Source, options: VideoOptions) -> VideoOptions
         record=options.out / f"{source.stem}.mp4",
         jsonl=options.out / f"{source.stem}.jsonl",
     )
+
+
+def _check_apart(source: Source, options: VideoOptions) -> None:
+    """Refuse outputs that are the source, or each other."""
+    if source.kind == "images" and options.frames:
+        check_apart(Path(source.address), options.out)
+    seen = {} if source.live else {Path(source.address).resolve(): "SOURCE"}
+    for name, path in (
+        ("--record", options.record),
+        ("--jsonl", options.jsonl),
+        ("--json", options.json),
+    ):
+        if path is None:
+            continue
+        other = seen.setdefault(path.resolve(), name)
+        if other != name:
+            raise UserError(f"{name} {path} is the same file as {other}; choose another name")
 
 
 def _labels(segmenter: Segmenter, teacher: Segmenter | None) -> Sequence[str]:

@@ -61,6 +61,9 @@ def parse_source(text: str) -> Source:
             )
         return Source("stream", text, _without_password(text))
     path = Path(text)
+    device = re.fullmatch(r"/dev/video(\d+)", text)
+    if device is not None:
+        return Source("camera", str(int(device[1])), f"camera:{int(device[1])}")
     if path.is_dir():
         return Source("images", text, path.resolve().name)
     if not path.exists():
@@ -68,6 +71,8 @@ def parse_source(text: str) -> Source:
             f"{text} does not exist; name an image, a folder of images, a video file, "
             "camera:0 or an rtsp:// address"
         )
+    if not path.is_file():
+        raise UserError(f"{text} is neither a file nor a folder; name camera:0 for a camera")
     return Source("video" if _is_video(path) else "images", text, path.name)
 
 

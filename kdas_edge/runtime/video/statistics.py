@@ -51,18 +51,21 @@ class Statistics:
         self._frame = Series()
         self._latency = Series()
 
-    def add(self, milliseconds: Mapping[str, float], frame_ms: float, latency_ms: float) -> None:
+    def add(
+        self, milliseconds: Mapping[str, float], frame_ms: float, latency_ms: float | None = None
+    ) -> None:
         """Add one frame.
 
         Args:
             milliseconds: by stage.
             frame_ms: what counts against the budget.
-            latency_ms: from the frame in memory to its overlay.
+            latency_ms: from the frame in memory to its overlay, where the source is live.
         """
         for stage, value in milliseconds.items():
             self._stages.setdefault(stage, Series()).add(value)
         self._frame.add(frame_ms)
-        self._latency.add(latency_ms)
+        if latency_ms is not None:
+            self._latency.add(latency_ms)
         if self._budget is not None and frame_ms > self._budget:
             self.late += 1
 
@@ -80,5 +83,5 @@ class Statistics:
         return self._frame.summary()
 
     def latency(self) -> dict[str, float]:
-        """Percentiles in ms from the frame in memory to its overlay."""
+        """Percentiles in ms from the frame in memory to its overlay; `{}` of a file."""
         return self._latency.summary()

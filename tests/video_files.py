@@ -1,0 +1,97 @@
+"""Video files and streams that tests make: tiny scenes, real containers, real servers."""
+
+import http.server
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tiny_bundle import scene
+
+from kdas_edge.runtime.video.readers import quiet_opencv
+
+
+def clip(count: int, height: int = 48, width: int = 64, polyp: bool = True) -> list[np.ndarray]:
+    """`count` frames (H, W, 3) uint8 BGR of one scene with new noise in each."""
+    still = scene(height, width, seed=1, polyp=polyp)[..., ::-1].astype(np.int16)
+    rng = np.random.default_rng(5)
+    return [
+        np.clip(still + rng.integers(-3, 4, still.shape), 0, 255).astype(np.uint8)
+        for _ in range(count)
+    ]
+
+
+def write_video(
+    path: Path, frames: Sequence[np.ndarray], fps: float = 25.0, codec: str | None = None
+) -> Path:
+    """Write frames as a video; the suffix says the container, .avi is motion JPEG."""
+    quiet_opencv()
+    codec = codec or {".avi": "MJPG", ".ts": "MPG2"}.get(path.suffix, "mp4v")
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, (width, height)
+    )
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+class JpegServer:
+    """A network camera: motion JPEG over HTTP, breaking off after each of `portions` frames.
+
+    Attributes:
+        url: its address.
+        connections: how often somebody asked for the stream.
+    """
+
+    def __init__(self, frames: Sequence[np.ndarray], portions: Sequence[int], pause: float = 0.0):
+        """Serve on a free port of this machine.
+
+        Args:
+            frames: (H, W, 3) uint8 BGR, given out over and over.
+            portions: frames of the first connection, of the second …; a further one is refused.
+            pause: seconds between two frames.
+        """
+        self.connections = 0
+        pictures = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames]
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                number, outer.connections = outer.connections, outer.connections + 1
+                if number >= len(portions):
+                    self.send_error(503)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=frame")
+                self.end_headers()
+                try:
+                    for index in range(portions[number]):
+                        picture = pictures[index % len(pictures)]
+                        head = (
+                            "--frame\r\nContent-Type: image/jpeg\r\n"
+                            f"Content-Length: {len(picture)}\r\n\r\n"
+                        )
+                        self.wfile.write(head.encode() + picture + b"\r\n")
+                        time.sleep(pause)
+                except OSError:
+                    pass  # the reader has gone
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/live.mjpg"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> "JpegServer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
