@@ -1,16 +1,20 @@
 """Copy what may be published of runs: recipe, environment, split, log, curves and their picture.
 
-Checkpoints and overlays stay behind: the overlays show images that are not ours to pass on.
+Overlays stay behind: they show images that are not ours to pass on. With --weights the best network
+comes along as `weights.safetensors`, in half precision, so that others can distil from it or go on
+with `model.start`.
 
-    python benchmarks/collect_runs.py runs/teacher_effb0_256 runs/student_mnv2_256
+    python benchmarks/collect_runs.py --weights runs/teacher_effb0_256 runs/student_mnv2_256
 """
 
-import sys
+import argparse
+import re
 from pathlib import Path
 
 import altair as alt
 
 from kdas_edge.files import read_json, staged_directory, write_json, write_text_atomic
+from kdas_edge.models.checkpoints import load_network, save_network
 from kdas_edge.run import open_run
 
 RESULTS = Path(__file__).resolve().parent / "results" / "runs"
@@ -46,9 +50,20 @@ def curves(name: str, rows: list[dict]) -> alt.TopLevelMixin:
     return alt.hconcat(*panels).resolve_scale(color="independent").properties(title=name)
 
 
+def without_folders(text: str) -> str:
+    """A recipe's absolute paths as `runs/NAME`: where runs lie on this machine is nobody's news."""
+    return re.sub(r": /\S*/(\S+)", r": runs/\1", text)
+
+
 def main() -> None:
-    for argument in sys.argv[1:]:
-        run, _ = open_run(Path(argument))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument(
+        "--weights", action="store_true", help="also the network, in half precision"
+    )
+    arguments = parser.parse_args()
+    for path in arguments.runs:
+        run, _ = open_run(path)
         target = RESULTS / run.path.name
         with staged_directory(target, overwrite=True) as staging:
             for name in FILES:
@@ -56,10 +71,14 @@ def main() -> None:
                 if path.suffix == ".json":
                     write_json(staging / name, read_json(path))
                 else:
-                    write_text_atomic(staging / name, path.read_text())
+                    write_text_atomic(staging / name, without_folders(path.read_text()))
             for name in OF_A_QUANTISATION:
                 if (run.path / name).exists():
                     write_json(staging / name, read_json(run.path / name))
+            if arguments.weights:
+                network, architecture = load_network(run.path)
+                half = network.half().state_dict()
+                save_network(staging / "weights.safetensors", half, architecture)
             curves(run.path.name, run.history()).save(str(staging / "curves.png"), scale_factor=2)
         print(target)
 
