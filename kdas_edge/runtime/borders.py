@@ -1,5 +1,6 @@
 """Where the picture is in a frame with a black border, as endoscopy processors send it."""
 
+import functools
 import threading
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ _FILLS_BOX = 0.6
 _FILLS_FRAME = 0.15
 # a border thinner than this share of a side is not worth a crop
 _THIN = 0.02
+# what is kept around the bright part, as a share of the side
+_MARGIN = 0.01
 # frames that are looked at before the region stays as it is: one may be dark at an edge
 SETTLED_AFTER = 25
 RoiChoice = Sequence[int] | str | None
@@ -38,11 +41,13 @@ def find_picture(frame: NDArray[np.uint8]) -> Roi | None:
     """
     height, width = frame.shape[:2]
     step = max(1, max(height, width) // _SAMPLES)
-    small = frame[::step, ::step]
-    bright = small if small.ndim == 2 else small[..., :3].max(axis=2)
+    samples = max(width // step, 1), max(height // step, 1)
+    small = cv2.resize(frame, samples, interpolation=cv2.INTER_NEAREST)
+    bright = functools.reduce(cv2.max, cv2.split(small)[:3])
     # the strokes of letters are thinner than this
     letters = np.ones((5, 5), np.uint8)
-    part = cv2.morphologyEx((bright > _BLACK).view(np.uint8), cv2.MORPH_OPEN, letters)
+    _, part = cv2.threshold(bright, _BLACK, 1, cv2.THRESH_BINARY)
+    part = cv2.morphologyEx(part, cv2.MORPH_OPEN, letters)
     # instruments, shadows and the lumen are dark inside the picture
     _, _, statistics, _ = cv2.connectedComponentsWithStats(part, connectivity=4)
     if len(statistics) < 2:
@@ -50,8 +55,10 @@ def find_picture(frame: NDArray[np.uint8]) -> Roi | None:
     x, y, columns, rows, area = (int(value) for value in max(statistics[1:], key=lambda s: s[4]))
     if area < _FILLS_BOX * columns * rows or area < _FILLS_FRAME * part.size:
         return None
-    left, top = max((x - 1) * step, 0), max((y - 1) * step, 0)
-    right, bottom = min((x + columns + 1) * step, width), min((y + rows + 1) * step, height)
+    # the edge of a picture is often too dark to be told from the border
+    dx, dy = step + round(_MARGIN * width), step + round(_MARGIN * height)
+    left, top = max(x * step - dx, 0), max(y * step - dy, 0)
+    right, bottom = min((x + columns) * step + dx, width), min((y + rows) * step + dy, height)
     # both sides or none: an edge of its own is not a border
     if right - left > (1 - _THIN) * width:
         left, right = 0, width
