@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Okabe and Ito's palette: told apart by colour-blind readers, and none is the colour of mucosa
+# Told apart from each other and from mucosa by every eye. Yellow and sky blue are Okabe and Ito's;
+# to a person without red cones their green is the colour of pale mucosa: hence the third is white.
 GROUND_TRUTH = (240, 228, 66)
 PREDICTION = (86, 180, 233)
-SECOND_PREDICTION = (0, 158, 115)
+SECOND_PREDICTION = (255, 255, 255)
 
 Style = Literal["contour", "fill"]
 FILL_OPACITY = 0.35

@@ -35,7 +35,12 @@ def predict(
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option("--target", help="runtime:device[:option=value…].")
+        str,
+        typer.Option(
+            "--target",
+            help="runtime:device[:option=value…]; of a list with commas the first that works, and "
+            "the next one when its device fails.",
+        ),
     ] = "openvino:CPU",
     precision: Annotated[
         str | None,
@@ -47,8 +52,23 @@ def predict(
         ),
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", help="core, or camera: preprocessing inside the graph.")
-    ] = "core",
+        str | None,
+        typer.Option(
+            "--preset",
+            help="core, or camera: preprocessing inside the graph. Default: core where the bundle "
+            "has it.",
+            show_default=False,
+        ),
+    ] = None,
+    roi: Annotated[
+        str | None,
+        typer.Option(
+            "--roi",
+            help="Look at this part only: x,y,width,height, or auto: the picture within a black "
+            "border.",
+            show_default=False,
+        ),
+    ] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(
@@ -186,13 +206,13 @@ def predict(
     """
     import contextlib
 
-    from kdas_edge.bundle.shipped import or_shipped
     from kdas_edge.console import info
     from kdas_edge.files import check_output_directory
     from kdas_edge.runtime.images import check_apart, find_sources
     from kdas_edge.runtime.segmenter import Segmenter
+    from kdas_edge.runtime.targets import parse_targets
     from kdas_edge.runtime.temporal import StabilityOptions, parse_persist
-    from kdas_edge.runtime.video.session import VideoOptions, is_video
+    from kdas_edge.runtime.video.session import VideoOptions, is_video, parse_roi
     from kdas_edge.runtime.video.sources import parse_source
 
     where = parse_source(source)
@@ -212,29 +232,36 @@ def predict(
         reconnect=reconnect,
         limit=limit,
     )
-    files = None
+    targets, region, files = parse_targets(target), parse_roi(roi), None
     if not is_video(where, options):
         files = find_sources(Path(source))
         check_apart(Path(source), out)
         check_output_directory(out, overwrite)
     with contextlib.ExitStack() as stack:
         segmenter = stack.enter_context(
-            Segmenter.load(or_shipped(bundle), target, precision, preset)
+            Segmenter.load(bundle, targets, precision, preset, roi=region)
         )
         reference = None
         if teacher is not None:
-            reference = stack.enter_context(Segmenter.load(teacher, target, None, preset))
+            reference = stack.enter_context(
+                Segmenter.load(teacher, targets, None, preset, roi=region)
+            )
         model = {
             "bundle": segmenter.bundle.name,
-            "target": target,
+            "target": str(segmenter.target),
             "precision": segmenter.precision,
-            "preset": preset,
+            "preset": segmenter.preset,
             "effective": segmenter.backend.effective,
             "teacher": reference.bundle.name if reference is not None else None,
         }
         effective = segmenter.backend.effective
+        for failure in segmenter.failures:
+            info(f"{failure}; next target")
         settings = ", ".join(f"{key} {value}" for key, value in effective.items())
-        info(f"{model['bundle']} {model['precision']} {preset} on {target}: {settings}")
+        info(
+            f"{segmenter.bundle.name} {segmenter.precision} {segmenter.preset} on "
+            f"{segmenter.target}: {settings}"
+        )
         if files is not None:
             _images(files, segmenter, reference, options, model)
         else:

@@ -12,7 +12,6 @@ from kdas_edge.errors import UserError
 from kdas_edge.metrics.deploy import score_masks
 from kdas_edge.overlay import PREDICTION, SECOND_PREDICTION, Style, draw_mask, side_by_side
 from kdas_edge.runtime.segmenter import Segmenter
-from kdas_edge.runtime.video.findings import regions_of
 from kdas_edge.runtime.video.outputs import write_png
 
 FOLDERS = ("masks", "overlays")
@@ -101,7 +100,7 @@ def segment_files(
     """
     side = segmenter.bundle.manifest.size
     # the first inference allocates memory; it would be the p99 of a short series
-    segmenter.segment(np.zeros((side, side, 3), dtype=np.uint8))
+    segmenter.warm_up(side, side)
     for path in files:
         try:
             image = np.ascontiguousarray(read_image(path)[..., ::-1])
@@ -121,13 +120,12 @@ def segment_files(
                 [f"{one.bundle.name} {one.precision}" for one in (segmenter, teacher)],
             )
         write_png(out / "overlays" / f"{path.stem}.png", picture)
-        regions = regions_of(mask)
         yield ImageRow(
             name=path.name,
             polyp_fraction=float(mask.mean()),
-            components=len(regions),
-            boxes=[region.box for region in regions],
-            areas=[region.area for region in regions],
+            components=len(result.components),
+            boxes=list(result.boxes),
+            areas=list(result.areas),
             milliseconds=result.milliseconds,
             teacher_dice=dice,
         )

@@ -13,13 +13,15 @@ nothing is shown where the current frame's (averaged) probability is not above a
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.errors import UserError
+from kdas_edge.runtime.masks import mask_at_size
+from kdas_edge.runtime.result import Result
 
 # Share of a thumbnail's structure that must change between two frames for the past to be dropped.
 # Other scenes are above it, a slow pan, blur, noise and changes of light below (tested on real
@@ -145,7 +147,7 @@ class Stabiliser:
         self.resets = 0
         self._threshold = np.float32(threshold)
         self._thumbnail: NDArray[np.float32] | None = None
-        self._forget()
+        self.forget()
 
     def update(
         self, probability: NDArray[np.float32], frame: NDArray[np.uint8]
@@ -172,7 +174,8 @@ class Stabiliser:
             probability = self._persist(probability, *options.persist)
         return probability
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Begin anew with the next frame."""
         self._average: NDArray[np.float32] | None = None
         self._held: NDArray[np.bool_] | None = None
         memory = self.options.persist[1] - 1 if self.options.persist else 0
@@ -181,7 +184,7 @@ class Stabiliser:
     def _watch(self, frame: NDArray[np.uint8]) -> None:
         thumbnail = thumbnail_of(frame)
         if self._thumbnail is not None and change(self._thumbnail, thumbnail) > MOTION_LIMIT:
-            self._forget()
+            self.forget()
             self.resets += 1
         self._thumbnail = thumbnail
 
@@ -226,6 +229,18 @@ class Stabiliser:
         grown = cv2.dilate(marked.view(np.uint8), np.ones((reach, reach), np.uint8))
         self._past.append(np.asarray(grown, dtype=np.uint8) > 0)
         return probability
+
+
+def steady(stabiliser: Stabiliser, result: Result, frame: NDArray[np.uint8]) -> Result:
+    """The result of a frame (H, W, 3) uint8 with the steadier mask and map in it."""
+    rest = () if result.region is None else result.region.slices
+    part = frame[rest]
+    probability = stabiliser.update(result.probability, part)
+    if probability is result.probability:
+        return result
+    mask = np.zeros(frame.shape[:2], np.bool_)
+    mask[rest] = mask_at_size(probability, result.threshold, *part.shape[:2])
+    return replace(result, mask=mask, probability=probability)
 
 
 def thumbnail_of(frame: NDArray[np.uint8]) -> NDArray[np.float32]:

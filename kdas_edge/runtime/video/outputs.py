@@ -90,7 +90,7 @@ class Outputs:
             clock.lap("record")
         if picture is not None and options.frames is not None:
             name = f"{frame.index:06d}.png"
-            mask = finding.mask.view(np.uint8) * np.uint8(255)
+            mask = finding.result.mask.view(np.uint8) * np.uint8(255)
             write_png(options.frames / "masks" / name, mask)
             write_png(options.frames / "overlays" / name, picture)
             self.written["frames"] = str(options.frames)
@@ -100,10 +100,10 @@ class Outputs:
 
     def _draw(self, finding: Finding) -> NDArray[np.uint8]:
         image, style = finding.frame.image, self.options.style
-        picture = draw_mask(image, finding.mask, PREDICTION[::-1], style)
-        if finding.teacher_mask is None:
+        picture = draw_mask(image, finding.result.mask, PREDICTION[::-1], style)
+        if finding.teacher is None:
             return picture
-        beside = draw_mask(image, finding.teacher_mask, SECOND_PREDICTION[::-1], style)
+        beside = draw_mask(image, finding.teacher.mask, SECOND_PREDICTION[::-1], style)
         return side_by_side([picture, beside], self.options.labels)
 
     def finish(self) -> None:

@@ -17,15 +17,12 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kdas_edge.console import progress
+from kdas_edge.console import info, progress
 from kdas_edge.errors import UserError
-from kdas_edge.runtime.segmenter import Result, Segmenter, mask_at_size
-from kdas_edge.runtime.temporal import Stabiliser, StabilityOptions
+from kdas_edge.runtime.segmenter import Segmenter
+from kdas_edge.runtime.temporal import Stabiliser, StabilityOptions, steady
 from kdas_edge.runtime.video.channel import Channel
-from kdas_edge.runtime.video.findings import Finding, regions_of
+from kdas_edge.runtime.video.findings import Finding
 from kdas_edge.runtime.video.outputs import Outputs
 from kdas_edge.runtime.video.readers import Frame, Reader
 from kdas_edge.runtime.video.statistics import Statistics
@@ -162,37 +159,36 @@ def run_video(reader: Reader, job: Job, outputs: Outputs) -> Outcome:
 def _segment(
     reader: Reader, frames: Channel[Frame], job: Job, outcome: Outcome
 ) -> Iterator[Finding]:
-    stabiliser = Stabiliser(job.stability, job.segmenter.bundle.manifest.threshold)
+    segmenter = job.segmenter
+    stabiliser = Stabiliser(job.stability, segmenter.bundle.manifest.threshold)
+    failures, region = len(segmenter.failures), None
     for number, frame in enumerate(frames, start=1):
-        result = job.segmenter.segment(frame.image)
+        result = segmenter.segment(frame.image)
+        for failure in segmenter.failures[failures:]:
+            info(f"{failure}; going on with {segmenter.target}")
+        failures = len(segmenter.failures)
         milliseconds = {"decode": frame.decode_ms, **result.milliseconds}
-        mask, resets = result.mask, stabiliser.resets
+        resets = stabiliser.resets
         if job.stability.active:
             begun = time.perf_counter()
-            mask = _steady(stabiliser, result, frame)
+            if result.region != region:
+                stabiliser.forget()
+                region = result.region
+            result = steady(stabiliser, result, frame.image)
             milliseconds["stabilise"] = 1e3 * (time.perf_counter() - begun)
         begun = time.perf_counter()
-        regions = regions_of(mask)
+        _ = result.components  # found here, so that its time is counted
         milliseconds["postprocess"] += 1e3 * (time.perf_counter() - begun)
         dropped = reader.skipped + frames.dropped
-        finding = Finding(frame, mask, regions, milliseconds, dropped, live=reader.live)
+        finding = Finding(frame, result, milliseconds, dropped, live=reader.live)
         finding.reset = stabiliser.resets > resets
         outcome.resets = stabiliser.resets
         if job.teacher is not None:
-            begun = time.perf_counter()
-            finding.teacher_mask = job.teacher.segment(frame.image).mask
-            finding.teacher_ms = 1e3 * (time.perf_counter() - begun)
+            finding.teacher = job.teacher.segment(frame.image)
         yield finding
         if number == job.limit:
             outcome.ended = "limit"
             return
-
-
-def _steady(stabiliser: Stabiliser, result: Result, frame: Frame) -> NDArray[np.bool_]:
-    probability = stabiliser.update(result.probability, frame.image)
-    if probability is result.probability:
-        return result.mask
-    return mask_at_size(probability, result.threshold, *frame.image.shape[:2])
 
 
 def _warm_up(job: Job, reader: Reader) -> None:
@@ -200,8 +196,7 @@ def _warm_up(job: Job, reader: Reader) -> None:
     for segmenter in (job.segmenter, job.teacher):
         if segmenter is not None:
             side = segmenter.bundle.manifest.size
-            height, width = reader.size or (side, side)
-            segmenter.segment(np.zeros((height, width, 3), dtype=np.uint8))
+            segmenter.warm_up(*(reader.size or (side, side)))
 
 
 def _read(reader: Reader, frames: Channel[Frame], stop: threading.Event) -> None:

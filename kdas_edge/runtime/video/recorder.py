@@ -18,8 +18,9 @@ CODEC = "mp4v"
 # Recording stops while there is room to finish the file and for the rest of the machine.
 RESERVE_BYTES = 64 * 2**20
 CHECK_EVERY = 25
-# A recording keeps the source's time: where frames are missing, the one before stands longer. Not
-# for ever: a source that was away for an hour leaves this many seconds.
+# A recording keeps the source's time: where frames are missing, the one before stands longer, and
+# of a source that is faster than it told, frames are left out. Not for ever: a source that was away
+# for an hour leaves this many seconds.
 LONGEST_HOLD = 2.0
 
 
@@ -52,6 +53,7 @@ class Recorder:
         self._temporary: Path | None = None
         self._size = (0, 0)
         self._next = 0.0
+        self._before: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
 
     def add(self, image: NDArray[np.uint8], seconds: float) -> None:
         """Add a frame (H, W, 3) uint8 BGR that belongs to a time of the source.
@@ -64,7 +66,7 @@ class Recorder:
         if self._writer is None:
             self._begin(image)
             self._next = seconds
-        assert self._writer is not None
+            self._before = image
         if (image.shape[1], image.shape[0]) != self._size:
             image = np.asarray(
                 cv2.resize(image, self._size, interpolation=cv2.INTER_AREA), np.uint8
@@ -73,13 +75,21 @@ class Recorder:
         missing = seconds - self._next
         if missing > LONGEST_HOLD:
             self._next = seconds - LONGEST_HOLD
+        elif missing < -LONGEST_HOLD:
+            self._next = seconds  # the source's clock was put back
+        elif missing < -period:
+            return
         # half a period of tolerance: a camera's clock is not ours
-        while True:
-            self._writer.write(image)
-            self.frames += 1
-            self._next += period
-            if self._next + period / 2 > seconds:
-                break
+        while self._next + period / 2 < seconds:
+            self._write(self._before)
+        self._write(image)
+        self._before = image
+
+    def _write(self, image: NDArray[np.uint8]) -> None:
+        assert self._writer is not None
+        self._writer.write(image)
+        self.frames += 1
+        self._next += 1 / self._fps
         if self.frames % CHECK_EVERY == 0:
             free = shutil.disk_usage(self.path.parent).free
             if free < RESERVE_BYTES:

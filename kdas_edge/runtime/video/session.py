@@ -10,6 +10,7 @@ from kdas_edge.data.layout import list_images
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory, check_output_file
 from kdas_edge.overlay import Style
+from kdas_edge.runtime.borders import RoiChoice
 from kdas_edge.runtime.images import check_apart
 from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.runtime.temporal import StabilityOptions
@@ -145,6 +146,7 @@ def predict_video(
         "fps": round(reader.fps, 3),
         "expected_frames": reader.expected,
         **outcome.as_json(),
+        "failures": segmenter.failures,
         "reconnected": reader.reconnected if isinstance(reader, LiveReader) else 0,
         "stability": {
             "smooth": options.stability.smooth,
@@ -158,6 +160,20 @@ def predict_video(
         record["budget"] = _judge_budget(options.budget_ms, outcome, reader.live)
     _say_outcome(outcome, record)
     return outcome, record
+
+
+def parse_roi(text: str | None) -> RoiChoice:
+    """Read `auto` or `x,y,width,height`.
+
+    Raises:
+        UserError: another form.
+    """
+    if text is None or text == "auto":
+        return text
+    numbers = text.split(",")
+    if len(numbers) != 4 or not all(one.isascii() and one.isdigit() for one in numbers):
+        raise UserError(f"--roi {text!r} is neither auto nor x,y,width,height; try 0,0,640,480")
+    return [int(one) for one in numbers]
 
 
 def open_reader(source: Source, options: VideoOptions) -> Reader:
