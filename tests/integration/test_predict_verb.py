@@ -1,11 +1,18 @@
 import json
+import signal
+import subprocess
 import sys
+import time
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from rtsp_server import RtspServer
 from tiny_bundle import make_tiny_bundle, scene
+from video_files import clip, write_video
 
+from kdas_edge.bundle import shipped
 from kdas_edge.cli import main
 
 TARGET = ["--target", "openvino:CPU:threads=1"]
@@ -142,6 +149,222 @@ def test_an_output_that_cannot_be_written_is_one_line(run, bundle, frames, tmp_p
         "predict", frames, "--bundle", bundle, "--out", tmp_path / "file/out", *TARGET
     )
     assert code == 2 and "cannot write" in only_line(error)
+
+
+def test_without_a_bundle_the_shipped_student_is_taken_or_its_absence_told(
+    run, bundle, frames, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(shipped, "STUDENT", tmp_path / "nothing")
+    out = tmp_path / "out"
+    code, _, error = run("predict", frames, "--out", out, *TARGET)
+    assert code == 2 and "no bundle is named" in only_line(error) and not out.exists()
+    monkeypatch.setattr(shipped, "STUDENT", bundle)
+    code, _, error = run("predict", frames, "--out", out, *TARGET)
+    assert code == 0 and "tiny int8 core on openvino:CPU" in error
+
+
+def test_images_beside_a_teacher_and_a_line_of_json_for_each(run, bundle, frames, tmp_path):
+    out, lines = tmp_path / "out", tmp_path / "lines.jsonl"
+    code, _, _ = run(
+        "predict", frames, "--bundle", bundle, "--teacher", bundle, "--fill", "--out", out,
+        "--jsonl", lines, *TARGET,
+    )  # fmt: skip
+    assert code == 0
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [(one["index"], one["name"], one["components"]) for one in found] == [
+        (0, "0.png", 1), (1, "1.png", 1), (2, "2.png", 0),
+    ]  # fmt: skip
+    assert all(one["teacher_dice"] == 1 for one in found)
+    x, y, width, height = found[0]["boxes"][0]
+    mask = cv2.imread(str(out / "masks/0.png"), cv2.IMREAD_UNCHANGED) > 0
+    assert mask.sum() == found[0]["areas"][0] == mask[y : y + height, x : x + width].sum()
+    assert cv2.imread(str(out / "overlays/0.png")).shape == (80, 200, 3)
+
+
+def test_a_target_that_is_absent_gives_way_to_the_next_of_a_list(run, bundle, frames, tmp_path):
+    code, _, error = run(
+        "predict", frames, "--bundle", bundle, "--out", tmp_path / "out",
+        "--target", "onnxruntime:CoreML,openvino:CPU:threads=1",
+    )  # fmt: skip
+    assert code == 0 and "next target" in error
+    assert "tiny int8 core on openvino:CPU:threads=1" in error
+
+
+def test_a_video_becomes_a_recording_and_lines_unless_told_otherwise(run, bundle, tmp_path):
+    images = clip(20) + clip(10, polyp=False)
+    video = write_video(tmp_path / "case.avi", images, fps=20)
+    out, figures = tmp_path / "out", tmp_path / "figures.json"
+    command = ["predict", video, "--bundle", bundle, "--out", out, *TARGET]
+    code, shown, error = run(*command)
+    assert code == 0 and "30 frames in" in error and "inference" in shown
+    assert sorted(path.name for path in out.iterdir()) == ["case.jsonl", "case.mp4"]
+    lines = [json.loads(line) for line in (out / "case.jsonl").read_text().splitlines()]
+    assert [bool(line["boxes"]) for line in lines] == [True] * 20 + [False] * 10
+    recording = cv2.VideoCapture(str(out / "case.mp4"))
+    assert recording.get(cv2.CAP_PROP_FRAME_COUNT) == 30
+    assert recording.get(cv2.CAP_PROP_FPS) == 20
+
+    code, _, error = run(*command, "--json", figures)
+    assert code == 0
+    values = json.loads(figures.read_text())
+    assert values["frames"] == values["expected_frames"] == 30 and values["dropped"] == 0
+    assert values["kind"] == "video" and values["ended"] == "end" and values["problems"] == []
+    assert set(values["milliseconds"]["inference"]) == {"p50", "p90", "p99", "max"}
+    assert str(tmp_path) not in values["source"] and values["written"] == {}
+
+
+def test_what_steadies_says_what_it_delays_and_a_missed_budget_is_told(run, bundle, tmp_path):
+    video = write_video(tmp_path / "case.avi", clip(10))
+    figures = tmp_path / "figures.json"
+    code, _, error = run(
+        "predict", video, "--bundle", bundle, "--json", figures, "--smooth", 0.6, "--persist",
+        "3/5", "--hysteresis", 0.3, "--budget-ms", 0.01, *TARGET,
+    )  # fmt: skip
+    assert code == 0
+    assert "--persist adds 80 ms until a polyp appears and 0 ms until it disappears" in error
+    assert "--smooth adds 40 ms" in error and "--hysteresis adds 0 ms" in error
+    assert "misses the budget of 0.01 ms; 10 of 10 frames were late" in error
+    values = json.loads(figures.read_text())
+    assert values["stability"]["delays"]["persist"] == {"appear_ms": 80, "disappear_ms": 0}
+    assert values["budget"]["met"] is False and values["budget"]["late"] == 10
+
+
+def test_a_truncated_video_is_processed_as_far_as_it_goes_and_the_exit_code_tells(
+    run, bundle, tmp_path
+):
+    video = write_video(tmp_path / "case.avi", clip(60))
+    content = video.read_bytes()
+    video.write_bytes(content[: len(content) // 2])
+    out = tmp_path / "out"
+    code, _, error = run("predict", video, "--bundle", bundle, "--out", out, *TARGET)
+    count = len((out / "case.jsonl").read_text().splitlines())
+    assert code == 2 and 5 < count < 50
+    assert f"truncated: {count} of 60 frames" in only_line(error)
+    assert cv2.VideoCapture(str(out / "case.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == count
+
+
+def test_damaged_videos_are_one_line_or_processed_and_never_a_traceback(run, bundle, tmp_path):
+    content = bytearray(write_video(tmp_path / "good.avi", clip(12)).read_bytes())
+    codes = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        damaged = content.copy()
+        for place in rng.integers(0, len(content) if seed % 2 else 400, 40):
+            damaged[place] = rng.integers(256)
+        video = tmp_path / f"bad{seed}.avi"
+        video.write_bytes(damaged)
+        code, _, error = run(
+            "predict", video, "--bundle", bundle, "--out", tmp_path / f"out{seed}", *TARGET
+        )
+        assert code in (0, 2) and "Traceback" not in error
+        if code:
+            only_line(error)
+        codes.append(code)
+    assert set(codes) == {0, 2}
+
+
+def test_a_network_camera_is_processed_and_its_break_is_told(run, bundle, tmp_path):
+    stream = write_video(tmp_path / "a.ts", clip(30))
+    lines, figures = tmp_path / "seen.jsonl", tmp_path / "figures.json"
+    with RtspServer(stream, plays=1) as server:
+        code, _, error = run(
+            "predict", server.url, "--bundle", bundle, "--jsonl", lines, "--json", figures,
+            "--reconnect", 1, *TARGET,
+        )  # fmt: skip
+    assert code == 2 and "did not come back, tried once" in only_line(error)
+    assert "reconnecting in 0.5 s (attempt 1 of 1)" in error
+    values = json.loads(figures.read_text())
+    count = len(lines.read_text().splitlines())
+    assert count == values["frames"] > 0 and values["live"] and values["latency_ms"]["p50"] > 0
+    assert "secret" not in error + lines.read_text() + figures.read_text()
+
+
+def test_a_folder_with_a_rate_is_a_video(run, bundle, frames, tmp_path):
+    out = tmp_path / "out"
+    code, _, _ = run(
+        "predict", frames, "--bundle", bundle, "--out", out, "--fps", 10, "--frames", *TARGET
+    )
+    assert code == 0
+    names = [path.name for path in sorted((out / "masks").iterdir())]
+    assert names == ["000000.png", "000001.png", "000002.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--show"], "--show: "),
+        (["--record", "b.avi"], "let the name end in .mp4"),
+        (["--record", "case.avi", "--overwrite"], "--record case.avi is the same file as SOURCE"),
+        (["--jsonl", "case.avi", "--overwrite"], "--jsonl case.avi is the same file as SOURCE"),
+        (["--jsonl", "a", "--json", "a"], "--json a is the same file as --jsonl"),
+        (["--hysteresis", 0.6], "must be below the bundle's threshold 0.5"),
+        (["--persist", "5/3"], "persist 5/3"),
+        (["--smooth", 1], "smooth 1"),
+        (["--fps", "inf"], "--fps inf"),
+        (["--roi", "1,2"], "--roi '1,2'"),
+        (["--roi", "50,40,30,30"], "64"),
+        (["--limit", 0], "--limit 0"),
+    ],
+)
+def test_wrong_options_of_a_video_are_one_line_and_leave_nothing(
+    run, bundle, tmp_path, monkeypatch, options, word
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    video = write_video(tmp_path / "case.avi", clip(5))
+    before = video.read_bytes()
+    code, _, error = run("predict", "case.avi", "--bundle", bundle, *options, *TARGET)
+    assert code == 2 and word in only_line(error)
+    assert video.read_bytes() == before
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        ("camera:97", "there is no camera 97"),
+        ("camera:front", "number of the camera"),
+        ("rtsp://nurse:secret@127.0.0.1:1/a", "cannot be opened; check the address"),
+        ("ftp://box/a.mp4", "unknown scheme 'ftp'"),
+    ],
+)
+def test_sources_that_cannot_be_opened_are_one_line(run, bundle, tmp_path, source, word):
+    code, _, error = run("predict", source, "--bundle", bundle, "--out", tmp_path / "o", *TARGET)
+    assert code == 2 and word in only_line(error) and "secret" not in error
+    assert not (tmp_path / "o").exists()
+
+
+def test_results_are_not_written_among_the_images_they_are_made_from(run, bundle, frames):
+    masks = frames.rename(frames.with_name("masks"))
+    code, _, error = run(
+        "predict", masks, "--bundle", bundle, "--out", masks.parent, "--overwrite", *TARGET
+    )
+    assert code == 2 and "among the images" in only_line(error)
+
+
+def test_control_c_ends_a_video_with_everything_up_to_there(bundle, tmp_path):
+    video = write_video(tmp_path / "case.avi", clip(400))
+    command = [
+        sys.executable, "-m", "kdas_edge", "predict", video, "--bundle", bundle, "--realtime",
+        "--out", tmp_path / "out", *TARGET,
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    lines = tmp_path / "out/case.jsonl"
+    for _ in range(600):
+        if lines.exists() and lines.stat().st_size:
+            break
+        time.sleep(0.05)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in error, error
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert 0 < len(found) < 400
+    recording = cv2.VideoCapture(str(tmp_path / "out/case.mp4"))
+    assert recording.get(cv2.CAP_PROP_FRAME_COUNT) >= len(found)
 
 
 def test_help_shows_examples(run):
