@@ -5,7 +5,8 @@ model, by default for the same one, while frames go on. Every mask is compared w
 its frame and model; the target is deterministic, so that a difference is a fault.
 
 - `memory growth`: resident memory, median over the last tenth by that over the first, both after a
-  warm-up of 1 % of the frames. `before the swap` is the same of the first half alone;
+  warm-up of 1 % of the frames. Beside it that of the frames before and after the swap alone, and
+  the step at the swap, where two models are in memory for a while;
 - `latency drift`: the same of the time per frame (p50; p99 is in the JSON);
 - `dropped frames`: frames without a result, or with a wrong one. None may be.
 
@@ -77,7 +78,7 @@ class Masks:
     def wrong(self, frame: int, mask: np.ndarray, phase: str) -> bool:
         """Compare a mask made `before`, `during` or `after` the swap."""
         # a checksum: kept masks would count as growth
-        found = zlib.crc32(mask)
+        found = zlib.crc32(mask.tobytes())
         if phase == "during":
             self._meanwhile.append((frame, found))
             return False
@@ -132,16 +133,17 @@ def soak(segmenter: Segmenter, count: int, swap: Swap, masks: Masks) -> dict[str
         "failed": failed,
         "wrong": wrong + masks.wrong_meanwhile(),
         "swap": {"seconds": round(swap.seconds, 3), "frames_meanwhile": during},
-        **summary(seconds, resident),
+        **summary(seconds, resident, count // 2, count // 2 + during),
     }
 
 
-def summary(seconds: np.ndarray, resident: np.ndarray) -> dict[str, Any]:
+def summary(seconds: np.ndarray, resident: np.ndarray, begun: int, ended: int) -> dict[str, Any]:
     """Tenths of the run, and how the last differs from the first.
 
     Args:
         seconds: (N,) per frame, NaN where it failed.
         resident: (N,) bytes after each frame, NaN where unknown.
+        begun, ended: first frame during the swap, and first after it.
     """
     count = len(seconds)
     warm = slice(max(1, count // 100), None)
@@ -164,17 +166,30 @@ def summary(seconds: np.ndarray, resident: np.ndarray) -> dict[str, Any]:
         for times, memory in parts
     ]
 
-    def change(key: str, last: int = -1) -> float | None:
-        first, end = tenths[0][key], tenths[last][key]
-        return None if first is None or end is None else round(100 * (end / first - 1), 3)
+    def growth(earlier: np.ndarray, later: np.ndarray) -> float | None:
+        if not (np.isfinite(earlier).any() and np.isfinite(later).any()):
+            return None
+        return round(100 * float(np.nanmedian(later) / np.nanmedian(earlier) - 1), 3)
 
+    def drift(percent: float) -> float:
+        first, last = (np.nanpercentile(parts[place][0], percent) for place in (0, -1))
+        return round(100 * float(last / first - 1), 3)
+
+    # half a tenth: the swap may take up some of the frames after the middle
+    part = max(1, count // (2 * TENTHS))
+    start = resident[warm][:part]
     return {
         "tenths": tenths,
-        "memory_growth_percent": change("resident_mb"),
-        # the tenth before the middle
-        "memory_growth_before_swap_percent": change("resident_mb", TENTHS // 2 - 1),
-        "latency_drift_percent": change("p50_ms"),
-        "p99_drift_percent": change("p99_ms"),
+        "memory_growth_percent": growth(*(parts[place][1] for place in (0, -1))),
+        "memory_growth_before_swap_percent": growth(start, resident[:begun][-part:]),
+        "memory_step_at_swap_percent": growth(
+            resident[:begun][-part:], resident[ended : ended + part]
+        ),
+        "memory_growth_after_swap_percent": growth(
+            resident[ended : ended + part], resident[-part:]
+        ),
+        "latency_drift_percent": drift(50),
+        "p99_drift_percent": drift(99),
     }
 
 
@@ -236,8 +251,10 @@ def main() -> int:
         Limit("dropped frames", found["failed"] + found["wrong"], 0, ""),
     ]
     kept = show_limits(limits)
-    if growth is not None:
-        info(f"memory growth before the swap: {found['memory_growth_before_swap_percent']:.3f} %")
+    for name in ("growth_before_swap", "step_at_swap", "growth_after_swap"):
+        value = found[f"memory_{name}_percent"]
+        if value is not None:
+            info(f"memory, {name.replace('_', ' ')}: {value:.3f} %")
     if args.json is not None:
         found["limits"] = {limit.name: limit.as_json() for limit in limits}
         write_json(args.json, {**found, "environment": describe()})
