@@ -58,7 +58,8 @@ class Limit:
     def as_json(self) -> dict[str, Any]:
         """A JSON object."""
         return {
-            "value": round(self.value, 4),
+            # JSON has no word for what is unknown but null
+            "value": round(self.value, 4) if np.isfinite(self.value) else None,
             "limit": self.most,
             "unit": self.unit,
             "kept": self.kept,
