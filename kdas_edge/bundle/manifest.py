@@ -18,6 +18,8 @@ SCHEMA_VERSION: Final = "1.2"
 # `metadata.model_metadata`
 _READABLE = ("1.0", "1.1", SCHEMA_VERSION)
 FILE_NAME = "manifest.json"
+# longer than any of ours, shorter than what fills a screen
+_LONGEST_PATH = 255
 SBOM_NAME = "sbom.cdx.json"
 
 # fp16: weights and (where the device has it) arithmetic of 16 bits. int8: weights and activations
@@ -37,7 +39,9 @@ def _inside(path: str) -> str:
     """Refuse a path that could leave the bundle: absolute, `..`, backslash or drive."""
     pure = PurePosixPath(path)
     if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path:
-        raise ValueError(f"path {path!r} leaves the bundle")
+        raise ValueError(f"path {_brief(path)} leaves the bundle")
+    if len(path) > _LONGEST_PATH:
+        raise ValueError(f"path {_brief(path)} is longer than {_LONGEST_PATH} characters")
     return path
 
 
@@ -231,7 +235,7 @@ def parse_manifest(text: str, source: Path) -> Manifest:
     version = values.get("schema_version")
     if version not in _READABLE:
         raise UserError(
-            f"{source} has schema version {version!r}, this kdas-edge reads "
+            f"{source} has schema version {_brief(version)}, this kdas-edge reads "
             f"{' and '.join(_READABLE)}; "
             f"install {_writer(values)}"
         )
@@ -239,7 +243,7 @@ def parse_manifest(text: str, source: Path) -> Manifest:
         return Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part)[:80] for part in first["loc"])
         raise UserError(f"{source}: {key}: {first['msg']}; export the bundle again") from None
 
 
@@ -249,4 +253,10 @@ def _writer(values: dict[str, Any]) -> str:
     version = provenance.get("code_version") if isinstance(provenance, dict) else None
     if not isinstance(version, str):
         return "the kdas-edge version that wrote it"
-    return f"kdas-edge {version!r}, which wrote it, or export the bundle again"
+    return f"kdas-edge {_brief(version)}, which wrote it, or export the bundle again"
+
+
+def _brief(value: object) -> str:
+    """A value of a file that may be hostile, short enough for a line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

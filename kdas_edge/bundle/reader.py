@@ -117,8 +117,18 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
 
 
 def _check_references(bundle: Bundle) -> None:
-    """Every file that the contract mentions must have a hash, or it would be read unchecked."""
+    """What the contract mentions must be in it.
+
+    A file without a hash would be read unchecked; a model without an input contract cannot be fed.
+    """
     manifest = bundle.manifest
+    for model in manifest.models:
+        # a torch file is the network itself, whatever the inputs of the others
+        if model.format != "torch" and model.preset not in manifest.inputs:
+            raise UserError(
+                f"{bundle.path}: {model.path!r} is for the preset {model.preset}, whose input is "
+                f"not in {FILE_NAME}; export the bundle again"
+            )
     mentioned = [relative for model in manifest.models for relative in model_files(model)]
     for golden in manifest.golden:
         mentioned += [golden.frame, *golden.expected.values()]

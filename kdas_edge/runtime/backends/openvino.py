@@ -119,14 +119,17 @@ class OpenVinoBackend:
         if compiled is None:
             raise model_closed()
         try:
-            request = self._idle.pop()
-        except IndexError:
-            request = compiled.create_infer_request()
-        request.set_input_tensor(ov.Tensor(x, shared_memory=True))
-        if self._output_shape is None:
-            return request, None
-        output = np.empty(self._output_shape, dtype=self._output_type)
-        request.set_output_tensor(self._output, ov.Tensor(output, shared_memory=True))
+            try:
+                request = self._idle.pop()
+            except IndexError:
+                request = compiled.create_infer_request()
+            request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+            if self._output_shape is None:
+                return request, None
+            output = np.empty(self._output_shape, dtype=self._output_type)
+            request.set_output_tensor(self._output, ov.Tensor(output, shared_memory=True))
+        except RuntimeError as error:
+            raise inference_failed(self._target, "OpenVINO", error) from error
         return request, output
 
     def _result(

@@ -160,6 +160,26 @@ def test_a_model_without_a_hash_is_refused_even_if_it_exists(bundle):
     assert "fp32/core.bin" in refusal(bundle, verify=False)
 
 
+def test_a_model_of_a_preset_without_an_input_contract_is_refused(bundle):
+    rewrite_manifest(bundle, lambda values: values["inputs"].pop("camera"))
+    assert "preset camera, whose input is not in manifest.json" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.update(schema_version=[0] * 9999),
+        lambda values: values.update(schema_version="9", provenance={"code_version": "9" * 9999}),
+        lambda values: values["models"][0].update(path="A" * 9999),
+        lambda values: values["golden"][0].update(frame="../" * 9999),
+        lambda values: values.update({"A" * 9999: 0}),
+    ],
+)
+def test_a_value_that_would_fill_the_screen_is_shortened(bundle, change):
+    rewrite_manifest(bundle, change)
+    assert len(refusal(bundle)) < 700
+
+
 def test_a_link_to_a_file_outside_is_refused(bundle, tmp_path):
     moved = tmp_path / "core.bin"
     shutil.move(bundle / "fp32/core.bin", moved)

@@ -258,3 +258,13 @@ def test_the_torch_target_gives_the_sigmoid_of_the_summed_outputs(tmp_path):
     assert backend.effective["threads"] == 1
     with pytest.raises(UserError, match="for torch it holds fp32 core"):
         open_backend(bundle, "int8", parse_target("torch:cpu"))
+
+
+def test_an_input_of_another_shape_is_a_failed_inference_and_the_next_one_works(bundle):
+    for target in RUNTIMES:
+        backend = open_backend(bundle, "fp32", parse_target(target))
+        for attempt in (backend.infer, lambda x, backend=backend: backend.start(x)()):
+            with pytest.raises(TargetError) as caught:
+                attempt(np.zeros((1, 3, 8, 8), np.float32))
+            assert caught.value.kind == "inference failed" and "\n" not in str(caught.value)
+        assert backend.infer(preprocess(FRAME, bundle.manifest)).shape == (1, 2, 64, 64)
