@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdas_edge.data.dataset import TrainingData
-from kdas_edge.distill.engine import normalise, resized
+from kdas_edge.distill.engine import outputs_in_batches
 from kdas_edge.models.checkpoints import load_network, save_network
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.run import Run
@@ -69,22 +69,14 @@ def dice_by_shift(
     Returns:
         (81,) means over the images; an image without polyp counts 1 where nothing is marked.
     """
-    was_training = network.training
-    network.eval()
     total = np.zeros(len(SHIFTS))
-    for start in range(0, len(images), batch):
-        x = resized(images[start : start + batch].float() / 255, size)
-        truth = resized(masks[start : start + batch].float(), size) > 0.5
-        x = normalise(x, architecture).to(memory_format=torch.channels_last)
-        z1, z2 = network(x)
-        logits = (z1 + z2).float()
+    for logits, truth in outputs_in_batches(network, images, masks, size, architecture, batch):
         area = truth.sum((1, 2, 3)).double()
         for index, shift in enumerate(SHIFTS):
             marked = logits > -shift
             hits = (marked & truth).sum((1, 2, 3)).double()
             both = marked.sum((1, 2, 3)).double() + area
             total[index] += float(torch.where(both == 0, 1.0, 2 * hits / both.clamp(min=1)).sum())
-    network.train(was_training)
     return total / len(images)
 
 

@@ -519,6 +519,30 @@ def set_train_mode(network: nn.Module, frozen_batch_norm: bool) -> None:
                 module.eval()
 
 
+def outputs_in_batches(
+    network: nn.Module,
+    images: Tensor,
+    masks: Tensor,
+    size: int,
+    architecture: Architecture,
+    batch: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Run a network in evaluation mode over resident images; it is left in the mode it was in.
+
+    Yields:
+        z₁ + z₂ as (b, 1, size, size) float32 at least, and the truth as bool, b ≤ `batch` images
+        at a time. The other arguments are those of `validate`.
+    """
+    was_training = network.training
+    network.eval()
+    for start in range(0, len(images), batch):
+        x = resized(images[start : start + batch].float() / 255, size)
+        truth = resized(masks[start : start + batch].float(), size) > 0.5
+        z1, z2 = network(normalise(x, architecture).to(memory_format=torch.channels_last))
+        yield (z1 + z2).float(), truth
+    network.train(was_training)
+
+
 @torch.no_grad()
 def validate(
     network: nn.Module,
@@ -544,22 +568,13 @@ def validate(
         Dice of each image (N,), 1 where prediction and truth are both empty, and the predicted
         masks (N, size, size) bool.
     """
-    was_training = network.training
-    network.eval()
     scores, predictions = [], []
-    for start in range(0, len(images), batch):
-        x = resized(images[start : start + batch].float() / 255, size)
-        y = resized(masks[start : start + batch].float(), size)
-        x = normalise(x, architecture).to(memory_format=torch.channels_last)
-        z1, z2 = network(x)
-        predicted = torch.sigmoid((z1 + z2).float()) > threshold
-        truth = y > 0.5
+    for logits, truth in outputs_in_batches(network, images, masks, size, architecture, batch):
+        predicted = torch.sigmoid(logits) > threshold
         overlap = (predicted & truth).sum((1, 2, 3)).double()
         both = predicted.sum((1, 2, 3)).double() + truth.sum((1, 2, 3)).double()
         scores.append(torch.where(both == 0, 1.0, 2 * overlap / both.clamp(min=1)).cpu())
         predictions.append(predicted[:, 0].cpu())
-    if was_training:
-        network.train()
     return torch.cat(scores).numpy(), torch.cat(predictions).numpy()
 
 
