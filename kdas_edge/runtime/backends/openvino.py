@@ -75,7 +75,7 @@ class OpenVinoBackend:
     def infer(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Run once; see `Backend.infer`."""
         # OpenVINO holds no reference to the arrays, so that both have a name here until it is done
-        x = np.ascontiguousarray(x)
+        x = _shareable(x)
         request, output = self._prepared(x)
         try:
             request.infer()
@@ -87,7 +87,7 @@ class OpenVinoBackend:
 
     def start(self, x: NDArray[np.generic]) -> Callable[[], NDArray[np.float32]]:
         """Begin in the background; see `Backend.start`."""
-        x = np.ascontiguousarray(x)
+        x = _shareable(x)
         request, output = self._prepared(x)
         try:
             request.start_async()
@@ -226,6 +226,14 @@ def properties(target: Target) -> dict[str, object]:
             )
         settings["INFERENCE_NUM_THREADS"] = target.threads
     return settings
+
+
+def _shareable(x: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The array itself where OpenVINO can read it in place, otherwise a copy.
+
+    It takes no memory that is read-only, as frames of PyAV or `np.frombuffer` are.
+    """
+    return np.require(x, requirements=["C", "W"])
 
 
 def _fix_shape(graph: ov.Model, target: Target, shape: Sequence[int] | None) -> None:
