@@ -5,8 +5,11 @@ python benchmarks/readme_table.py --check    # exit code 1 if the README says so
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from kdas_edge.bench.report.tables import main_accuracies, ratio_text
 from kdas_edge.files import read_json, write_text_atomic
@@ -79,8 +82,78 @@ def speed_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def published_table(results: dict[str, Any]) -> str:
+    """Ours and PraNet's maps as the published evaluation scores them, beside what others print."""
+    sets = list(results["data"])
+    head = ["network", "M params", "G MACs", "input", *(f"mDice / mIoU {name}" for name in sets)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+
+    def add(name: str, size: list[str], found: dict[str, dict[str, float]]) -> None:
+        cells = [
+            f"{found[one]['mDice']:.3f} / {found[one]['mIoU']:.3f}" if one in found else "–"
+            for one in sets
+        ]
+        lines.append("| " + " | ".join([name, *size, *cells]) + " |")
+
+    def means(entries: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+        return {
+            entry["dataset"]: {key: value["mean"] for key, value in entry["metrics"].items()}
+            for entry in entries
+            if entry["protocol"] == "paper"
+        }
+
+    def size(parameters: float, cost: float, side: int) -> list[str]:
+        return [f"{parameters / 1e6:.2f}", f"{cost / 1e9:.2f}", f"{side}"]
+
+    for row in results["rows"]:
+        if not row["target"].startswith("openvino:CPU") or row["status"] != "ok":
+            continue
+        model = results["models"][row["model"]]
+        own = model["provenance"]
+        add(
+            f"{row['model']}, {row['precision']}, OpenVINO",
+            size(own["parameters"], own["multiply_accumulates"], model["input_size"]),
+            means([entry for entry in results["accuracy"] if entry["key"] == row["accuracy"]]),
+        )
+    maps = [read_json(path) for path in sorted(RESULTS.glob("pranet_maps_*.json"))]
+    add(
+        "PraNet, its published maps scored here",
+        ["–", "–", "352"],
+        means([entry for file in maps for entry in file["results"]]),
+    )
+    for other in yaml.safe_load((ROOT / "benchmarks" / "published.yaml").read_text()):
+        add(
+            f"{other['model']}: *as published ({other['source']}), not measured here*",
+            size(float(other["parameters"]), float(other["multiply_accumulates"]), 352),
+            other["sets"],
+        )
+    return "\n".join(lines)
+
+
+def ablation_table(results: dict[str, Any]) -> str:
+    """Rows of the ablation: mean Dice over seeds, paired differences to the supervised student."""
+    sets = list(next(iter(results["rows"].values()))["sets"])
+    head = ["row", "what", "seeds", *(f"Dice {name}" for name in sets)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, row in results["rows"].items():
+        cells = []
+        for image_set in sets:
+            found = row["sets"][image_set]
+            text, other = f"{found['dice']['mean']:.3f}", found["minus_supervised"]
+            if other is not None:
+                text += f" ({other['mean']:+.3f}: {other['low']:+.3f} to {other['high']:+.3f})"
+            cells.append(text)
+        lines.append("| " + " | ".join([name, row["what"], str(row["seeds"]), *cells]) + " |")
+    return "\n".join(lines)
+
+
 # name of the block in the README: the file that it is made from, and how
-BLOCKS = {"results": ("bench.json", table), "int8 speed": ("int8_speed.json", speed_table)}
+BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "results": ("bench.json", table),
+    "published": ("bench.json", published_table),
+    "ablation": ("ablation/summary.json", ablation_table),
+    "int8 speed": ("int8_speed.json", speed_table),
+}
 
 
 def rewritten(text: str) -> str:
@@ -94,7 +167,10 @@ def rewritten(text: str) -> str:
         _, closed, after = rest.partition(end)
         if not found or not closed:
             sys.exit(f"README.md has no block {name!r}")
-        text = f"{before}{start}\n{make(read_json(RESULTS / file))}\n{end}{after}"
+        # said rather than left out: an empty place would be taken for a forgotten one
+        there = (RESULTS / file).is_file()
+        made = make(read_json(RESULTS / file)) if there else "*Nothing of this is measured yet.*"
+        text = f"{before}{start}\n{made}\n{end}{after}"
     return text
 
 

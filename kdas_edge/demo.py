@@ -1,11 +1,13 @@
 """The whole road in a few minutes: scenes, teacher, KDAS, int8, bundles, benchmark, page.
 
-Everything is really trained and measured, on images small enough for two CPU cores. The networks
+The student that comes with the package marks some images first; then everything is really trained
+and measured, on images small enough for two CPU cores. The networks
 start from random weights unless encoders are given, so that the demo needs no download; its
 accuracies show that the road works, not how good the method is (benchmarks/results/ does).
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,9 @@ def run_demo(
         write_dataset(root, effort.scenes, effort.test_scenes, 192, overwrite=True)
     sets = choose_sets(root, None)
     done("images")
+    pictures = next(iter(sets.values())).pairs[: effort.bench_limit]
+    _run_shipped([pair.image for pair in pictures], out / "shipped")
+    done("shipped student")
 
     runs = out / "runs"
     recipe = _teacher_recipe(root, weights, effort)
@@ -145,6 +150,21 @@ def run_demo(
         "bundles": [str(bundle) for bundle in bundles],
         "frames": str(next(iter(sets.values())).root / "images"),
     }
+
+
+def _run_shipped(images: Sequence[Path], out: Path) -> None:
+    """What works without any training: the student that comes with the package."""
+    from kdas_edge.bundle.shipped import or_shipped
+    from kdas_edge.runtime.images import segment_files, stage_percentiles
+    from kdas_edge.runtime.segmenter import Segmenter
+
+    with Segmenter.load(or_shipped(None), "openvino:CPU") as segmenter:
+        rows = list(segment_files(segmenter, images, out))
+    total = stage_percentiles(rows)["total"]["p50"]
+    info(
+        f"the shipped student marks a polyp in {sum(row.components > 0 for row in rows)} of "
+        f"{len(rows)} images, {total:.1f} ms each (p50): {out / 'overlays'}"
+    )
 
 
 def _shared(root: Path, limit: int | None) -> dict[str, Any]:

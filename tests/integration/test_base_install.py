@@ -139,6 +139,21 @@ def test_predict_and_verify_work_without_the_extras(bundle, frame, tmp_path):
     assert "every check that was made passed" in (evidence / "verification.html").read_text()
 
 
+def test_the_shipped_student_works_at_once_without_the_extras(frame, data, tmp_path):
+    out, results = tmp_path / "out", tmp_path / "bench.json"
+    done = python(WITHOUT_EXTRAS + MAIN, "predict", frame, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert (out / "overlays/frame.png").is_file()
+    done = python(
+        WITHOUT_EXTRAS + MAIN, "bench", "--data", data, "--targets", "openvino:CPU:threads=1",
+        "--iterations", 3, "--seconds", 1, "--warmup", 1, "--json", results,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(results.read_text())["rows"]
+    assert [row["precision"] for row in rows] == ["fp32", "int8"]
+    assert all(row["status"] == "ok" for row in rows)
+
+
 def test_bench_measures_latency_and_dice_without_the_extras(bundle, data, tmp_path):
     done = python(WITHOUT_EXTRAS + MAIN, *bench_command(bundle, data, tmp_path / "bench.json"))
     assert done.returncode == 0, done.stdout + done.stderr
