@@ -138,11 +138,11 @@ def _validation(precision: str, dice: float, images: int) -> AccuracyRecord:
 
 
 def _portable(value: Any) -> Any:
-    """Replace absolute paths by their last part: a bundle tells nothing of the disk it left."""
+    """Replace paths elsewhere by their last part: a bundle tells nothing of the disk it left."""
     if isinstance(value, dict):
         return {key: _portable(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_portable(inner) for inner in value]
-    if isinstance(value, str) and Path(value).is_absolute():
+    if isinstance(value, str) and (Path(value).is_absolute() or value.startswith("../")):
         return Path(value).name
     return value
