@@ -24,4 +24,6 @@ def test_the_segmenter_is_imported_in_half_a_second():
         )
         assert done.returncode == 0, done.stderr
         taken.append(float(done.stdout))
+        if taken[-1] < 0.5:
+            break
     assert min(taken) < 0.5, taken
