@@ -16,6 +16,7 @@ from kdas_edge.models.zoo import Architecture
 
 _SYNTHETIC_GOLDEN = 4
 _SYNTHETIC_DRAWN = 16
+_SYNTHETIC_SILENT = 8
 # not the network's size, so that the golden frames also exercise the resize
 _SYNTHETIC_SIDE = 400
 
@@ -46,16 +47,24 @@ def golden_frames(
             raise UserError("no golden frame given; leave --golden out for synthetic ones")
         return [read_image(path) for path in paths]
 
-    def undecided(frame: Frame) -> tuple[bool, float]:
-        maps = [reference(network, architecture, [frame])[0] for network in networks]
-        empty = not all((values > threshold).any() for values in maps)
-        unsure = max(float(((values > 0.1) & (values < 0.9)).mean()) for values in maps)
-        return empty, unsure
+    def best(seeds: range, polyp: bool, count: int) -> list[Frame]:
+        """The scenes on which all networks see what was drawn, the most decided first."""
 
-    scenes = [scene(seed, _SYNTHETIC_SIDE, polyp=True)[0] for seed in range(_SYNTHETIC_DRAWN)]
+        def undecided(frame: Frame) -> tuple[bool, float]:
+            maps = [reference(network, architecture, [frame])[0] for network in networks]
+            wrong = any(bool((values > threshold).any()) != polyp for values in maps)
+            unsure = max(float(((values > 0.1) & (values < 0.9)).mean()) for values in maps)
+            return wrong, unsure
+
+        scenes = [scene(seed, _SYNTHETIC_SIDE, polyp)[0] for seed in seeds]
+        return sorted(scenes, key=undecided)[:count]
+
+    first = _SYNTHETIC_DRAWN
     # the last one without a polyp: silence must be reproduced as well
-    silent = scene(_SYNTHETIC_DRAWN, _SYNTHETIC_SIDE, polyp=False)[0]
-    return [*sorted(scenes, key=undecided)[: _SYNTHETIC_GOLDEN - 1], silent]
+    return [
+        *best(range(first), True, _SYNTHETIC_GOLDEN - 1),
+        *best(range(first, first + _SYNTHETIC_SILENT), False, 1),
+    ]
 
 
 def write_golden(
