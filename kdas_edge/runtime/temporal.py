@@ -5,7 +5,8 @@ and compared with the threshold, so that a stabilised mask has the same smooth c
 
 1. **average**: `a ← w·a + (1 − w)·p`. A scene cut or a large movement of the camera starts it anew.
 2. **hysteresis**: a pixel is marked above the threshold, and stays marked while it is above `low`.
-3. **persistence**: a marked region is shown once one was there in k of the last n frames.
+3. **persistence**: a marked region is shown once one was there in k of the last n frames. A cut
+   starts the count anew, a movement does not.
 
 What steadies also delays. `StabilityOptions.delays` says by how much; nothing here looks ahead, and
 nothing is shown where the current frame's (averaged) probability is not above a threshold.
@@ -27,6 +28,9 @@ from kdas_edge.runtime.result import Result
 # Other scenes are above it, a slow pan, blur, noise and changes of light below (tested on real
 # images); a pan by 6 % of the frame between two frames is about half of the time.
 MOTION_LIMIT = 0.3
+# Persistence counts through movements, or every pan would hide what comes into view, and begins
+# anew only where the structure says that it is another scene.
+CUT_LIMIT = 0.45
 THUMBNAIL = 32
 # Regions of two frames belong together if they overlap or lie within this share of the side.
 MARGIN = 1 / 32
@@ -135,7 +139,7 @@ class Stabiliser:
 
     Attributes:
         options: what is done.
-        resets: how often a cut or a large movement has dropped the past.
+        resets: how often a cut or a large movement has dropped the average and what was held.
 
     Raises:
         UserError: the low threshold is not below the threshold.
@@ -176,16 +180,22 @@ class Stabiliser:
 
     def forget(self) -> None:
         """Begin anew with the next frame."""
-        self._average: NDArray[np.float32] | None = None
-        self._held: NDArray[np.bool_] | None = None
+        self._forget_pixels()
         memory = self.options.persist[1] - 1 if self.options.persist else 0
         self._past: deque[NDArray[np.bool_]] = deque(maxlen=memory)
 
+    def _forget_pixels(self) -> None:
+        self._average: NDArray[np.float32] | None = None
+        self._held: NDArray[np.bool_] | None = None
+
     def _watch(self, frame: NDArray[np.uint8]) -> None:
         thumbnail = thumbnail_of(frame)
-        if self._thumbnail is not None and change(self._thumbnail, thumbnail) > MOTION_LIMIT:
-            self.forget()
+        moved = 0.0 if self._thumbnail is None else change(self._thumbnail, thumbnail)
+        if moved > MOTION_LIMIT:
             self.resets += 1
+            self._forget_pixels()
+        if moved > CUT_LIMIT:
+            self.forget()
         self._thumbnail = thumbnail
 
     def _average_with(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:

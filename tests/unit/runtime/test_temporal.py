@@ -9,6 +9,7 @@ from kdas_edge.data.layout import list_images, read_image
 from kdas_edge.data.synthetic import scene
 from kdas_edge.errors import UserError
 from kdas_edge.runtime.temporal import (
+    CUT_LIMIT,
     MOTION_LIMIT,
     Stabiliser,
     StabilityOptions,
@@ -185,6 +186,17 @@ def test_a_cut_makes_persistence_count_anew():
     frames = [STILL, STILL, other, other]
     shown = [bool((stabiliser.update(square(4, 4), frame) > 0.5).any()) for frame in frames]
     assert shown == [False, True, False, True]
+
+
+def test_a_large_movement_drops_the_average_but_persistence_goes_on_counting():
+    wide = scene(3, 128)[0][..., ::-1]
+    views = [np.ascontiguousarray(wide[:, shift : shift + 96]) for shift in range(32)]
+    changed = [change(thumbnail_of(views[0]), thumbnail_of(view)) for view in views]
+    moved = next(i for i, one in enumerate(changed) if MOTION_LIMIT < one < CUT_LIMIT)
+    stabiliser = Stabiliser(StabilityOptions(smooth=0.9, persist=(2, 2)), 0.5)
+    assert not (stabiliser.update(square(4, 4, inside=0.7), views[0]) > 0.5).any()
+    now = stabiliser.update(square(4, 4, inside=0.9), views[moved])
+    assert stabiliser.resets == 1 and now.max() == np.float32(0.9)
 
 
 def changes(images, alter) -> list[float]:
