@@ -13,13 +13,16 @@ from pathlib import Path
 
 import altair as alt
 
-from kdas_edge.files import read_json, staged_directory, write_json, write_text_atomic
+from kdas_edge.files import staged_directory, write_text_atomic
 from kdas_edge.models.checkpoints import load_network, save_network
 from kdas_edge.run import open_run
 
 RESULTS = Path(__file__).resolve().parent / "results" / "runs"
-FILES = ("recipe.yaml", "environment.json", "split.json", "run.json", "metrics.csv")
-OF_A_QUANTISATION = ("attempts.json", "calibration.json", "sensitivity.json", "latency.json")
+# the latter only where there was a training
+FILES = ("recipe.yaml", "environment.json", "split.json", "run.json")
+OPTIONAL = (
+    "metrics.csv", "attempts.json", "calibration.json", "sensitivity.json", "latency.json",
+)  # fmt: skip
 
 
 def curves(name: str, rows: list[dict]) -> alt.TopLevelMixin:
@@ -51,8 +54,8 @@ def curves(name: str, rows: list[dict]) -> alt.TopLevelMixin:
 
 
 def without_folders(text: str) -> str:
-    """A recipe's absolute paths as `runs/NAME`: where runs lie on this machine is nobody's news."""
-    return re.sub(r": /\S*/(\S+)", r": runs/\1", text)
+    """Absolute paths as `runs/NAME`: where runs lie on this machine is nobody's news."""
+    return re.sub(r"(: \"?)/[^\s\"]*/([^\s\"/]+)", r"\1runs/\2", text)
 
 
 def main() -> None:
@@ -66,20 +69,16 @@ def main() -> None:
         run, _ = open_run(path)
         target = RESULTS / run.path.name
         with staged_directory(target, overwrite=True) as staging:
-            for name in FILES:
-                path = run.path / name
-                if path.suffix == ".json":
-                    write_json(staging / name, read_json(path))
-                else:
-                    write_text_atomic(staging / name, without_folders(path.read_text()))
-            for name in OF_A_QUANTISATION:
-                if (run.path / name).exists():
-                    write_json(staging / name, read_json(run.path / name))
+            found = [name for name in OPTIONAL if (run.path / name).exists()]
+            for name in (*FILES, *found):
+                write_text_atomic(staging / name, without_folders((run.path / name).read_text()))
             if arguments.weights:
                 network, architecture = load_network(run.path)
                 half = network.half().state_dict()
                 save_network(staging / "weights.safetensors", half, architecture)
-            curves(run.path.name, run.history()).save(str(staging / "curves.png"), scale_factor=2)
+            rows = run.history()
+            if rows:
+                curves(run.path.name, rows).save(str(staging / "curves.png"), scale_factor=2)
         print(target)
 
 
