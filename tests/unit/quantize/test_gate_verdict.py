@@ -43,6 +43,22 @@ def test_post_training_quantisation_is_kept_when_fine_tuning_ends_worse_or_equal
     assert verdict(FLOAT - 0.01, FLOAT - 0.01).kept == "ptq"
 
 
+def test_a_difference_that_may_be_luck_is_decided_by_whose_masks_stayed_the_same() -> None:
+    marked, other = np.ones((2, 4, 2, 2), dtype=bool)
+    other[:, 0] = False
+    reference = Evaluation(FLOAT, marked)
+    faithful = Evaluation(FLOAT - [0.0, 0.02, 0.0, 0.0], marked)
+    lucky = Evaluation(FLOAT + [0.03, -0.01, 0.0, 0.0], other)  # more Dice, by one image
+    for candidates, kept in (
+        ({"ptq": faithful, "qat": lucky}, "ptq"),
+        ({"ptq": lucky, "qat": faithful}, "qat"),
+        # better on every image: that is no luck
+        ({"ptq": faithful, "qat": Evaluation(FLOAT + 0.01, other)}, "qat"),
+        ({"ptq": faithful, "qat": Evaluation(FLOAT - 0.03, marked)}, "ptq"),
+    ):
+        assert judge(reference, candidates, FRACTIONS, 0.02).kept == kept  # type: ignore[arg-type]
+
+
 def test_too_large_a_loss_fails() -> None:
     assert not verdict(FLOAT - 0.021).passed
 

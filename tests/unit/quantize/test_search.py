@@ -50,11 +50,17 @@ def test_the_higher_dice_is_kept() -> None:
     assert choose(rows) is choose(rows[::-1]) is rows[1]
 
 
-def test_a_tie_is_broken_by_agreement_with_the_float_student() -> None:
-    rows = [attempt(0.88001, agreement=0.95), attempt(0.88003, agreement=0.97)]
+def test_what_no_one_can_tell_apart_is_decided_by_agreement_with_the_float_student() -> None:
+    rows = [attempt(0.8815, agreement=0.95), attempt(0.88, agreement=0.97)]
     assert choose(rows) is rows[1] and choose(rows[::-1]) is rows[1]
-    rows = [attempt(0.88003, agreement=0.95), attempt(0.88001, agreement=0.97)]
-    assert choose(rows) is rows[1] and choose(rows[::-1]) is rows[1]
+    apart = [attempt(0.883, agreement=0.95), attempt(0.88, agreement=0.97)]
+    assert choose(apart) is choose(apart[::-1]) is apart[0]
+
+
+def test_one_that_passes_the_gate_comes_before_one_that_agrees_more() -> None:
+    rows = [attempt(0.881, agreement=0.95), attempt(0.88, agreement=0.97)]
+    rows[1].passed = False
+    assert choose(rows) is choose(rows[::-1]) is rows[0]
 
 
 def test_more_dice_than_the_float_student_has_counts_as_no_loss() -> None:
