@@ -12,6 +12,14 @@ def _folder(variable: str, default: str) -> Path:
     return Path(os.environ.get(variable, ROOT.parent / "shared" / default))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_students(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the processes of a parallel run train each tiny student once, not once each."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = tmp_path_factory.getbasetemp().parent / "students"
+        os.environ["KDAS_EDGE_TEST_STUDENTS"] = str(folder)  # read by tiny_student.py
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The PraNet images; the test is skipped where they are not."""

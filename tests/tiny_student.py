@@ -4,6 +4,9 @@ Agreement of runtimes on random weights says little: their probabilities hover a
 rounding flips the mask. So the tests train, on purpose.
 """
 
+import fcntl
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +18,14 @@ from torch import Tensor, nn
 from kdas_edge.data.layout import read_pair, resize_image, resize_mask, training_set
 from kdas_edge.data.synthetic import scene
 from kdas_edge.distill.engine import normalise
-from kdas_edge.models.checkpoints import save_network
+from kdas_edge.models.checkpoints import load_network, save_network
 from kdas_edge.models.zoo import Architecture, build
 from kdas_edge.recipe import ModelRecipe
 
 SIZE = 64
+
+# Names the folder where the processes of one test run share what they trained; set by conftest.py.
+SHARED = "KDAS_EDGE_TEST_STUDENTS"
 
 
 @dataclass
@@ -52,9 +58,26 @@ def train_tiny_student(
         seed: of weights and order.
         root: a data set to learn, training and validation side alike; drawn scenes by default.
     """
+    pairs = _drawn() if root is None else _read(root)
+    if SHARED not in os.environ:
+        return _train(backbone, steps, seed, pairs)
+    content = hashlib.sha256(b"".join(part.tobytes() for pair in pairs for part in pair))
+    folder = Path(os.environ[SHARED])
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{backbone}-{steps}-{seed}-{content.hexdigest()[:16]}.safetensors"
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _train(backbone, steps, seed, pairs).save(path)
+    network, architecture = load_network(path)
+    return TinyStudent(network.eval(), architecture, [image for image, _ in pairs])
+
+
+def _train(
+    backbone: str, steps: int, seed: int, pairs: list[tuple[np.ndarray, np.ndarray]]
+) -> TinyStudent:
     torch.manual_seed(seed)
     network, architecture = build(ModelRecipe(backbone=backbone, width=8), SIZE)
-    pairs = _drawn() if root is None else _read(root)
     student = TinyStudent(network, architecture, [image for image, _ in pairs])
     images = torch.cat(student.inputs(student.frames))
     masks = torch.from_numpy(np.stack([mask for _, mask in pairs]))[:, None].float()

@@ -242,6 +242,11 @@ def bench(
     every = [*([reference] if reference is not None else []), *bundles, *peers]
     parsed = choose_targets(targets, every)
     results = harness.run(bundles, reference, parsed, chosen, settings, shared, peers)
+    # before anything is shown: a pipe that is closed early must not cost the measurement
+    if json is not None:
+        write_json(json, results)
+    if csv is not None:
+        write_image_csv(csv, results)
     table(*bench_table(results))
     for line in bench_failures(results):
         print(line)
@@ -256,10 +261,7 @@ def bench(
     for line in profile_summaries(results):
         print(line)
     if json is not None:
-        write_json(json, results)
         info(f"results: {json}")
-    if csv is not None:
-        write_image_csv(csv, results)
     if html is not None:
         from kdas_edge.bench.report import write_page
         from kdas_edge.bench.report.gallery import make_gallery

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from kdas_edge.cli.options import BundleOption, PrecisionOption, PresetOption, TargetOption
+
 
 def dicom(
     sources: Annotated[
@@ -13,33 +15,13 @@ def dicom(
             help="DICOM files, or folders of them.", show_default=False, metavar="FILE…"
         ),
     ],
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            "--bundle",
-            "-b",
-            help="Directory of the bundle. Default: the shipped student.",
-            show_default=False,
-        ),
-    ] = None,
+    bundle: BundleOption = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
         "segmentations"
     ),
-    target: Annotated[
-        str, typer.Option("--target", help="runtime:device[:option=value…].")
-    ] = "openvino:CPU",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision",
-            help="fp32, fp16, int8 or int8_weights; by default int8 where the bundle has it for "
-            "this runtime.",
-            show_default=False,
-        ),
-    ] = None,
-    preset: Annotated[
-        str, typer.Option("--preset", help="core, or camera: preprocessing inside the graph.")
-    ] = "core",
+    target: TargetOption = "openvino:CPU",
+    precision: PrecisionOption = None,
+    preset: PresetOption = None,
     probability: Annotated[
         bool,
         typer.Option("--probability", help="Write the probability too, FRACTIONAL, 8 bits."),
@@ -78,15 +60,21 @@ def dicom(
     require_packages()
     from kdas_edge.dicom.job import StoredFrames
     from kdas_edge.runtime.segmenter import Segmenter
+    from kdas_edge.runtime.targets import parse_targets
 
     files, found = find_files(sources)
     check_output_directory(out, overwrite)
     if json is not None:
         check_output_file(json)
     rows = []
-    with Segmenter.load(or_shipped(bundle), target, precision, preset) as segmenter:
+    targets = parse_targets(target)
+    with Segmenter.load(or_shipped(bundle), targets, precision, preset) as segmenter:
         job = StoredFrames(segmenter, out, probability)
-        info(f"{job.algorithm.bundle} {segmenter.precision} {preset} on {target}")
+        for failure in segmenter.failures:
+            info(f"{failure}; next target")
+        info(
+            f"{job.algorithm.bundle} {segmenter.precision} {segmenter.preset} on {segmenter.target}"
+        )
         with progress(len(files), "segmenting") as advance:
             for row in job.segment_files(files, found):
                 rows.append(row)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kdas_edge.cli.options import BundleOption, PrecisionOption, PresetOption, TargetOption
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,41 +27,10 @@ def predict(
             show_default=False,
         ),
     ],
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            "--bundle",
-            "-b",
-            help="Directory of the bundle. Default: the shipped student.",
-            show_default=False,
-        ),
-    ] = None,
-    target: Annotated[
-        str,
-        typer.Option(
-            "--target",
-            help="runtime:device[:option=value…]; of a list with commas the first that works, and "
-            "the next one when its device fails.",
-        ),
-    ] = "openvino:CPU",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision",
-            help="fp32, fp16, int8 or int8_weights; by default int8 where the bundle has it for "
-            "this runtime.",
-            show_default=False,
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            "--preset",
-            help="core, or camera: preprocessing inside the graph. Default: core where the bundle "
-            "has it.",
-            show_default=False,
-        ),
-    ] = None,
+    bundle: BundleOption = None,
+    target: TargetOption = "openvino:CPU",
+    precision: PrecisionOption = None,
+    preset: PresetOption = None,
     roi: Annotated[
         str | None,
         typer.Option(

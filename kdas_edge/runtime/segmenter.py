@@ -30,6 +30,7 @@ from kdas_edge.runtime.failures import TargetError
 from kdas_edge.runtime.frames import Color, Roi, check_frame
 from kdas_edge.runtime.inputs import preprocess
 from kdas_edge.runtime.masks import mask_at_size
+from kdas_edge.runtime.memory import trim_heap
 from kdas_edge.runtime.pending import Pending
 from kdas_edge.runtime.result import Result
 from kdas_edge.runtime.targets import Target
@@ -258,6 +259,7 @@ class Segmenter:
             replacement.close()
             raise
         old.close()
+        trim_heap()
 
     def forget_region(self) -> None:
         """With `roi="auto"`: look for the picture again, e.g. of another endoscope."""

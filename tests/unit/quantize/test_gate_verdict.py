@@ -48,7 +48,7 @@ def test_a_difference_that_may_be_luck_is_decided_by_whose_masks_stayed_the_same
     other[:, 0] = False
     reference = Evaluation(FLOAT, marked)
     faithful = Evaluation(FLOAT - [0.0, 0.02, 0.0, 0.0], marked)
-    lucky = Evaluation(FLOAT + [0.03, -0.01, 0.0, 0.0], other)  # more Dice, by one image
+    lucky = Evaluation(FLOAT + np.array([0.03, -0.01, 0.0, 0.0]), other)  # more Dice, by one image
     for candidates, kept in (
         ({"ptq": faithful, "qat": lucky}, "ptq"),
         ({"ptq": lucky, "qat": faithful}, "qat"),
