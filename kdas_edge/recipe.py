@@ -77,7 +77,14 @@ class LossRecipe(_Section):
     """The loss, equation 8 of the paper; the reduction of the KL decides the teacher's share."""
 
     variant: Literal[
-        "supervised", "kl", "attention_kd", "attention_kd_sgm", "kdas", "released_code", "soft_mask"
+        "supervised",
+        "kl",
+        "attention_kd",
+        "attention_kd_sgm",
+        "kdas",
+        "released_code",
+        "soft_mask",
+        "output_match",
     ] = "kdas"
     segmentation: Literal["bce_dice", "structure"] = "bce_dice"
     temperature: float = Field(2.0, gt=0)

@@ -195,6 +195,9 @@ class DistillationLoss:
       structure loss as released, whatever the recipe says about those.
     - `soft_mask` (ours): "soft_mask", `bce_dice` of each output against the teacher's probability
       sigmoid(z1 + z2). Its Dice part also sharpens: a soft target is not its minimum.
+    - `output_match` (ours): "output_match", the cross-entropy of sigmoid(z1 + z2) against the
+      teacher's, mean over pixels. Its only minimum is the teacher's output, so that it is what a
+      quantised network needs that is to stay its float self: the float student is the teacher.
 
     `teacher_scale` multiplies the terms of the teacher on top of their weight.
 
@@ -279,6 +282,10 @@ class DistillationLoss:
             case "soft_mask":
                 target = torch.sigmoid(full_precision(matched[0]) + full_precision(matched[1]))
                 return {"soft_mask": bce_dice(student[0], target) + bce_dice(student[1], target)}
+            case "output_match":
+                target = torch.sigmoid(full_precision(matched[0]) + full_precision(matched[1]))
+                own = full_precision(student[0]) + full_precision(student[1])
+                return {"output_match": F.binary_cross_entropy_with_logits(own, target)}
 
     def weighted(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weight the parts as in equation 8; "loss" is left out, and is the sum of the rest."""

@@ -33,6 +33,7 @@ TEACHERS_TERMS = {
     "kdas": {"attention", "sgm"},
     "released_code": {"kl", "sgm"},
     "soft_mask": {"soft_mask"},
+    "output_match": {"output_match"},
 }
 
 
@@ -260,6 +261,23 @@ def test_the_soft_mask_is_the_teachers_summed_probability() -> None:
     parts = DistillationLoss(LossRecipe(variant="soft_mask"))(student, teacher, mask)
     target = torch.sigmoid(teacher[0] + teacher[1])
     torch.testing.assert_close(parts["soft_mask"], sum(bce_dice(z, target) for z in student))
+
+
+def test_matching_outputs_is_cross_entropy_and_rests_only_at_the_teachers_output() -> None:
+    student, teacher, mask = batch_of()
+    loss = DistillationLoss(LossRecipe(variant="output_match"))
+    found = loss(student, teacher, mask)["output_match"]
+    p, q = (
+        1 / (1 + np.exp(-(z[0] + z[1]).detach().numpy().astype(np.float64)))
+        for z in (teacher, student)
+    )
+    expected = -(p * np.log(q) + (1 - p) * np.log(1 - q)).mean()
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    # the same sum, split in another way between the two outputs
+    other = ((teacher[0] + 1).requires_grad_(), (teacher[1] - 1).requires_grad_())
+    gradients = torch.autograd.grad(loss.teacher_terms(other, teacher)["output_match"], other)
+    assert max(g.abs().max().item() for g in gradients) < 1e-8
+    assert found.item() > loss.teacher_terms(other, teacher)["output_match"].item()
 
 
 @pytest.mark.parametrize("variant", sorted(set(VARIANTS) - {"supervised"}))
