@@ -147,12 +147,77 @@ def ablation_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def embedding_table(results: dict[str, Any]) -> str:
+    """A 1080p frame in, a mask of that size out, beside the model alone."""
+    first = results["rows"][0]
+    lines = [
+        "| preset | model, p50 ms | frame to mask, p50 ms | × model | p99 ms | Python ms |",
+        "|" + "---|" * 6,
+    ]
+    for row in results["rows"]:
+        whole, model = row["latency"]["end to end"], row["latency"]["model"]
+        lines.append(
+            f"| {row['preset']} | {model['p50']:.1f} | {whole['p50']:.1f} | "
+            f"{row['ratio_to_model']:.2f} | {whole['p99']:.1f} | {row['python_ms']:.2f} |"
+        )
+    missed = [name for name, limit in results["limits"].items() if not limit["kept"]]
+    lines += [
+        "",
+        f"{first['bundle']} {first['precision']} on {first['target']}, {first['frame']}, one "
+        f"{results['environment']['cpu']}. "
+        + (f"Missed: {'; '.join(missed)}." if missed else "All limits are kept."),
+    ]
+    return "\n".join(lines)
+
+
+def soak_sentence(results: dict[str, Any]) -> str:
+    """What many frames and a swap of the model did to memory and speed."""
+    first, last, swap = results["tenths"][0], results["tenths"][-1], results["swap"]
+    return (
+        f"{results['frames']:,} frames of {results['frame']} with the model replaced after half of "
+        f"them ({swap['frames_meanwhile']} frames meanwhile): {results['failed']} dropped, "
+        f"{results['wrong']} masks that differ; resident memory {first['resident_mb']:.0f} MB at "
+        f"first, {last['resident_mb']:.0f} MB at last "
+        f"({results['memory_growth_percent']:+.2f} %); p50 {first['p50_ms']:.1f} and "
+        f"{last['p50_ms']:.1f} ms."
+    )
+
+
+def stability_table(results: dict[str, Any]) -> str:
+    """What each measure against flicker buys and costs."""
+    columns = {
+        "changes_per_second": ("changes a second", 2),
+        "false_episodes_per_minute": ("false episodes a minute", 1),
+        "added_delay_ms": ("added delay, ms", 0),
+        "dice": ("Dice", 3),
+    }
+    head = ["setting", *(title for title, _ in columns.values())]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, found in results["settings"].items():
+        cells = [
+            "–" if found[key] is None else f"{found[key]:.{digits}f}"
+            for key, (_, digits) in columns.items()
+        ]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    clips, options = results["clips"], results["options"]
+    lines += [
+        "",
+        f"{clips['polyp']} clips with a polyp and {clips['polyp_free']} without, "
+        f"{options['seconds']:g} s at {options['fps']:g} frames a second, cut from "
+        f"{results['source']}; {results['model']['name']} {results['model']['precision']}.",
+    ]
+    return "\n".join(lines)
+
+
 # name of the block in the README: the file that it is made from, and how
 BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "results": ("bench.json", table),
     "published": ("bench.json", published_table),
     "ablation": ("ablation/summary.json", ablation_table),
     "int8 speed": ("int8_speed.json", speed_table),
+    "embedding": ("embedding_latency.json", embedding_table),
+    "soak": ("soak.json", soak_sentence),
+    "stability": ("stability_kvasir.json", stability_table),
 }
 
 
