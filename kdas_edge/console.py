@@ -45,13 +45,13 @@ def progress(total: int | None, description: str, done: int = 0) -> Iterator[Cal
         )
 
         with Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # it may name a folder: [old] is none
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=Console(stderr=True),
         ) as bar:
             task = bar.add_task(description, total=total, completed=done, note="")
@@ -91,13 +91,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    grid = Table(title=title, title_justify="left")
+    # Text, not str: Rich would take `[train]` in a remedy, or in the name of a file, for markup
+    grid = Table(title=Text(title, "table.title"), title_justify="left")
     for index, column in enumerate(columns):
         numeric = all(_is_number(row[index]) for row in rows) if rows else False
-        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        grid.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(str(cell) for cell in row))
+        grid.add_row(*(Text(str(cell)) for cell in row))
     # a table in a log file must not be cut to 80 columns
     Console(width=None if sys.stdout.isatty() else 160).print(grid)
 

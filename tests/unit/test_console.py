@@ -1,4 +1,4 @@
-"""Plain lines of progress, as a log file gets them."""
+"""Progress and tables, as a person or a log file gets them."""
 
 import pytest
 
@@ -31,3 +31,14 @@ def test_without_a_known_end_the_steps_are_counted(
             now += 10.0
             advance(note="a")
     assert capsys.readouterr().err.splitlines() == ["frames: 2 a", "frames: 4 a"]
+
+
+def test_brackets_in_cells_headings_and_titles_are_shown_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console.table(
+        "frames [old]", ["[bold]file"], [["pip install 'kdas-edge[train]'"], ["[/] [red]a.png"]]
+    )
+    shown = capsys.readouterr().out
+    for text in ("frames [old]", "[bold]file", "'kdas-edge[train]'", "[/] [red]a.png"):
+        assert text in shown
