@@ -13,9 +13,8 @@ demo: $(VENV)/.installed
 	$(BIN)/kdas-edge demo $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) --overwrite $(DEMO_ARGS)
 
 test: $(VENV)/.installed $(EXAMPLES:%=examples/%/node_modules/.package-lock.json)
-	# one thread a process: two networks with two threads each would wait for each other; a file stays
-	# in one process, as many of its tests share what takes longest to make
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	# one thread a process: two networks with two threads each would wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

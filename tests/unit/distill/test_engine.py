@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from own_process import passed_alone
 from safetensors.torch import load_file
 
 from kdas_edge.data.dataset import load_training_data
@@ -68,37 +69,43 @@ def test_a_run_holds_all_that_made_it_and_all_that_was_measured(teacher: Path) -
     assert z1.shape == z2.shape == (1, 1, 64, 64)
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 6])
 def test_a_run_stopped_at_any_step_resumes_to_the_same_weights(
-    scenes: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+    scenes: Path,
+    teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if passed_alone(request):
+        return
     recipe = tiny(scenes, teacher=str(teacher), loss__variant="kdas", schedule__epochs=2)
     whole = run_training(recipe, tmp_path / "whole")
-
     step = engine.Trainer.step
+    for stop_after in (1, 3, 6):
 
-    def stopping(self, data, order, number, total):
-        result = step(self, data, order, number, total)
-        if number + 1 == stop_after:
-            signal.raise_signal(signal.SIGINT)
-        return result
+        def stopping(self, data, order, number, total, stop_after=stop_after):
+            result = step(self, data, order, number, total)
+            if number + 1 == stop_after:
+                signal.raise_signal(signal.SIGINT)
+            return result
 
-    monkeypatch.setattr(engine.Trainer, "step", stopping)
-    with pytest.raises(engine.Interrupted):
-        run_training(recipe, tmp_path / "parts")
-    monkeypatch.undo()
-    assert open_run(tmp_path / "parts" / "tiny")[0].state()["status"] == "interrupted"
-    parts = run_training(recipe, tmp_path / "parts", resume=True)
+        folder = tmp_path / f"stopped_after_{stop_after}"
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.Trainer, "step", stopping)
+            with pytest.raises(engine.Interrupted):
+                run_training(recipe, folder)
+        assert open_run(folder / "tiny")[0].state()["status"] == "interrupted"
+        parts = run_training(recipe, folder, resume=True)
 
-    for name in ("last", "best"):
-        file = f"tiny/checkpoints/{name}.safetensors"
-        one, two = load_file(tmp_path / "whole" / file), load_file(tmp_path / "parts" / file)
-        assert one.keys() == two.keys()
-        for key in one:
-            assert torch.equal(one[key], two[key]), key
-    for before, after in zip(whole["history"], parts["history"], strict=True):
-        for key in ("epoch", "step", "loss", "attention", "sgm", "validation_dice"):
-            assert before[key] == after[key]
+        for name in ("last", "best"):
+            file = f"tiny/checkpoints/{name}.safetensors"
+            one, two = load_file(tmp_path / "whole" / file), load_file(folder / file)
+            assert one.keys() == two.keys()
+            for key in one:
+                assert torch.equal(one[key], two[key]), key
+        for before, after in zip(whole["history"], parts["history"], strict=True):
+            for key in ("epoch", "step", "loss", "attention", "sgm", "validation_dice"):
+                assert before[key] == after[key]
 
 
 @pytest.mark.slow

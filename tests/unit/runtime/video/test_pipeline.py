@@ -1,13 +1,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import cv2
 import numpy as np
 import pytest
+from own_process import passed_alone
 from tiny_bundle import make_tiny_bundle
 from video_files import clip
 
@@ -202,13 +201,7 @@ def test_a_closed_window_ends_the_video(segmenter, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_video_with_everything_up_to_there(segmenter, tmp_path, number, request):
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        # a worker of a parallel test run does not outlive the signal; a process of its own does
-        alone = {key: value for key, value in os.environ.items() if "XDIST" not in key}
-        name = f"{__file__}::{request.node.name}"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", name]
-        done = subprocess.run(command, env=alone, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+    if passed_alone(request):
         return
     before = signal.getsignal(number)
 
