@@ -5,7 +5,7 @@ python benchmarks/readme_table.py --check    # exit code 1 if the README says so
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,20 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], below: str = "") -> str:
+    """A Markdown table, and a paragraph below it."""
+    first, *others = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    lines = [first, "|" + "---|" * len(head), *others]
+    return "\n".join([*lines, "", below] if below else lines)
+
+
 def table(results: dict[str, Any]) -> str:
     """The rows of the benchmark as a Markdown table."""
     sets = list(results["data"])
     dice = main_accuracies(results)
     head = ["model", "M params", "G MACs", "precision", "runtime, threads", "ms (p50)", "× teacher"]
     head += [f"Dice {name} ({results['data'][name]['images']})" for name in sets]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows: list[list[str]] = []
     for row in results["rows"]:
         model = results["models"][row["model"]]["provenance"]
         cells = [
@@ -43,14 +50,13 @@ def table(results: dict[str, Any]) -> str:
                 value = dice[row["accuracy"]][name]
                 half = (value["high"] - value["low"]) / 2
                 cells.append(f"{value['mean']:.3f} ± {half:.3f}")
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     machine = results["environment"]
-    lines += [
-        "",
+    below = (
         f"One {machine['cpu']}"
-        ", synchronous, batch 1, model only, all rows of a target measured in turns.",
-    ]
-    return "\n".join(lines)
+        ", synchronous, batch 1, model only, all rows of a target measured in turns."
+    )
+    return markdown(head, rows, below)
 
 
 def speed_table(results: dict[str, Any]) -> str:
@@ -58,7 +64,7 @@ def speed_table(results: dict[str, Any]) -> str:
     settings, rates = results["settings"], results["peak_multiply_accumulates_per_second"]
     teacher = f"{settings['teacher']} fp32"
     head = ["network", "ms (p50)", f"× {teacher}, plain", "× own fp32", "of the arithmetic limit"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows: list[list[str]] = []
     for row in results["rows"]:
         faster = row["times_as_fast_as"]
         cells = [
@@ -68,32 +74,31 @@ def speed_table(results: dict[str, Any]) -> str:
             f"{faster['own']['value']:.2f}",
             f"{row['share_of_arithmetic_limit']:.0%}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     size = settings["size"]
-    lines += [
-        "",
+    below = (
         f"One {results['environment']['cpu']}, OpenVINO, {settings['threads']} thread, "
         f"{size}×{size}, random weights (time does not depend on them), all rows measured in "
         "turns. The limit is "
         "multiply-accumulates ÷ the peak rate of one core measured in the same process: "
         f"{rates['fp32'] / 1e9:.0f} G/s in fp32, {rates['int8'] / 1e9:.0f} G/s in int8, so that on "
-        f"this processor {rates['int8'] / rates['fp32']:.1f} × is what int8 can give.",
-    ]
-    return "\n".join(lines)
+        f"this processor {rates['int8'] / rates['fp32']:.1f} × is what int8 can give."
+    )
+    return markdown(head, rows, below)
 
 
 def published_table(results: dict[str, Any]) -> str:
     """Ours and PraNet's maps as the published evaluation scores them, beside what others print."""
     sets = list(results["data"])
     head = ["network", "M params", "G MACs", "input", *(f"mDice / mIoU {name}" for name in sets)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows: list[list[str]] = []
 
     def add(name: str, size: list[str], found: dict[str, dict[str, float]]) -> None:
         cells = [
             f"{found[one]['mDice']:.3f} / {found[one]['mIoU']:.3f}" if one in found else "–"
             for one in sets
         ]
-        lines.append("| " + " | ".join([name, *size, *cells]) + " |")
+        rows.append([name, *size, *cells])
 
     def means(entries: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         return {
@@ -127,14 +132,14 @@ def published_table(results: dict[str, Any]) -> str:
             size(float(other["parameters"]), float(other["multiply_accumulates"]), 352),
             other["sets"],
         )
-    return "\n".join(lines)
+    return markdown(head, rows)
 
 
 def ablation_table(results: dict[str, Any]) -> str:
     """Rows of the ablation: mean Dice over seeds, paired differences to the supervised student."""
     sets = list(next(iter(results["rows"].values()))["sets"])
     head = ["row", "what", "seeds", *(f"Dice {name}" for name in sets)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows: list[list[str]] = []
     for name, row in results["rows"].items():
         cells = []
         for image_set in sets:
@@ -143,31 +148,28 @@ def ablation_table(results: dict[str, Any]) -> str:
             if other is not None:
                 text += f" ({other['mean']:+.3f}: {other['low']:+.3f} to {other['high']:+.3f})"
             cells.append(text)
-        lines.append("| " + " | ".join([name, row["what"], str(row["seeds"]), *cells]) + " |")
-    return "\n".join(lines)
+        rows.append([name, row["what"], str(row["seeds"]), *cells])
+    return markdown(head, rows)
 
 
 def embedding_table(results: dict[str, Any]) -> str:
     """A 1080p frame in, a mask of that size out, beside the model alone."""
-    first = results["rows"][0]
-    lines = [
-        "| preset | model, p50 ms | frame to mask, p50 ms | × model | p99 ms | Python ms |",
-        "|" + "---|" * 6,
-    ]
+    head = ["preset", "model, p50 ms", "frame to mask, p50 ms", "× model", "p99 ms", "Python ms"]
+    rows = []
     for row in results["rows"]:
         whole, model = row["latency"]["end to end"], row["latency"]["model"]
-        lines.append(
-            f"| {row['preset']} | {model['p50']:.1f} | {whole['p50']:.1f} | "
-            f"{row['ratio_to_model']:.2f} | {whole['p99']:.1f} | {row['python_ms']:.2f} |"
-        )
+        figures = [model["p50"], whole["p50"], whole["p99"]]
+        median, end_to_end, late = (f"{value:.1f}" for value in figures)
+        ratio, python = f"{row['ratio_to_model']:.2f}", f"{row['python_ms']:.2f}"
+        rows.append([row["preset"], median, end_to_end, ratio, late, python])
+    first = results["rows"][0]
     missed = [name for name, limit in results["limits"].items() if not limit["kept"]]
-    lines += [
-        "",
+    below = (
         f"{first['bundle']} {first['precision']} on {first['target']}, {first['frame']}, one "
         f"{results['environment']['cpu']}. "
-        + (f"Missed: {'; '.join(missed)}." if missed else "All limits are kept."),
-    ]
-    return "\n".join(lines)
+        + (f"Missed: {'; '.join(missed)}." if missed else "All limits are kept.")
+    )
+    return markdown(head, rows, below)
 
 
 def soak_sentence(results: dict[str, Any]) -> str:
@@ -192,21 +194,20 @@ def stability_table(results: dict[str, Any]) -> str:
         "dice": ("Dice", 3),
     }
     head = ["setting", *(title for title, _ in columns.values())]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows: list[list[str]] = []
     for name, found in results["settings"].items():
         cells = [
             "–" if found[key] is None else f"{found[key]:.{digits}f}"
             for key, (_, digits) in columns.items()
         ]
-        lines.append("| " + " | ".join([name, *cells]) + " |")
+        rows.append([name, *cells])
     clips, options = results["clips"], results["options"]
-    lines += [
-        "",
+    below = (
         f"{clips['polyp']} clips with a polyp and {clips['polyp_free']} without, "
         f"{options['seconds']:g} s at {options['fps']:g} frames a second, cut from "
-        f"{results['source']}; {results['model']['name']} {results['model']['precision']}.",
-    ]
-    return "\n".join(lines)
+        f"{results['source']}; {results['model']['name']} {results['model']['precision']}."
+    )
+    return markdown(head, rows, below)
 
 
 # name of the block in the README: the file that it is made from, and how

@@ -12,12 +12,17 @@ def _folder(variable: str, default: str) -> Path:
     return Path(os.environ.get(variable, ROOT.parent / "shared" / default))
 
 
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test run; all processes of a parallel run have the same."""
+    root = tmp_path_factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _shared_students(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Let the processes of a parallel run train each tiny student once, not once each."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = tmp_path_factory.getbasetemp().parent / "students"
-        os.environ["KDAS_EDGE_TEST_STUDENTS"] = str(folder)  # read by tiny_student.py
+def _shared_students(run_folder: Path) -> None:
+    """Train each tiny student once in a run, not once in each process and for each test."""
+    os.environ["KDAS_EDGE_TEST_STUDENTS"] = str(run_folder / "students")  # for tiny_student.py
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ Agreement of runtimes on random weights says little: their probabilities hover a
 rounding flips the mask. So the tests train, on purpose.
 """
 
-import fcntl
 import hashlib
 import os
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from once_per_run import one_at_a_time
 from torch import Tensor, nn
 
 from kdas_edge.data.layout import read_pair, resize_image, resize_mask, training_set
@@ -65,8 +65,7 @@ def train_tiny_student(
     folder = Path(os.environ[SHARED])
     folder.mkdir(exist_ok=True)
     path = folder / f"{backbone}-{steps}-{seed}-{content.hexdigest()[:16]}.safetensors"
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(path):
         if not path.exists():
             _train(backbone, steps, seed, pairs).save(path)
     network, architecture = load_network(path)

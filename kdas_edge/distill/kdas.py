@@ -280,11 +280,10 @@ class DistillationLoss:
                     "sgm": released_symmetric_term(student[0], matched[0]),
                 }
             case "soft_mask":
-                target = torch.sigmoid(full_precision(matched[0]) + full_precision(matched[1]))
+                target = torch.sigmoid(_summed(matched))
                 return {"soft_mask": bce_dice(student[0], target) + bce_dice(student[1], target)}
             case "output_match":
-                target = torch.sigmoid(full_precision(matched[0]) + full_precision(matched[1]))
-                own = full_precision(student[0]) + full_precision(student[1])
+                own, target = _summed(student), torch.sigmoid(_summed(matched))
                 return {"output_match": F.binary_cross_entropy_with_logits(own, target)}
 
     def weighted(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -339,6 +338,11 @@ def gradient_shares(parts_weighted: Mapping[str, Tensor], outputs: Outputs) -> d
             norms[name] = math.sqrt(sum(squares))
     total = sum(norms.values())
     return {name: norm / total if total else 0.0 for name, norm in norms.items()}
+
+
+def _summed(outputs: Sequence[Tensor]) -> Tensor:
+    """z1 + z2, whose sigmoid is the network's probability."""
+    return full_precision(outputs[0]) + full_precision(outputs[1])
 
 
 def _at_size(teacher: Tensor, student: Tensor) -> Tensor:

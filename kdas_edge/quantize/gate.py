@@ -141,17 +141,22 @@ def judge(
     """
     arguments = fractions, max_drop, max_group_drop, seed
     gates = {kept: _verdict(reference, candidates, kept, *arguments) for kept in candidates}
-    agreement = {name: found.agreement(reference) for name, found in candidates.items()}
     best, *others = candidates
     for other in others:
         if gates[other].passed != gates[best].passed:
             better = gates[other].passed
         else:
-            low, high = paired_interval(candidates[other].dice - candidates[best].dice, seed)
-            decided = low > 0 or high < 0
-            better = low > 0 if decided else agreement[other] > agreement[best]
+            better = _is_better(candidates[other], candidates[best], reference, seed)
         best = other if better else best
     return gates[best]
+
+
+def _is_better(one: Evaluation, other: Evaluation, reference: Evaluation, seed: int) -> bool:
+    """By Dice where that is no luck, else by agreement with the float student; see `judge`."""
+    low, high = paired_interval(one.dice - other.dice, seed)
+    if low > 0 or high < 0:
+        return low > 0
+    return one.agreement(reference) > other.agreement(reference)
 
 
 def paired_interval(lost: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:

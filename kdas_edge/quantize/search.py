@@ -91,9 +91,9 @@ def choose(attempts: Sequence[Attempt]) -> Attempt:
 
     The higher Dice wins, but what is above the float student's Dice is the luck of rounding and
     counts as no loss, and less than `SAME_DICE` between two is luck as well: there one that passes
-    the gate comes first, then the one whose masks agree more with the float
-    student's win. The best with one range per tensor is taken even if the best with one per
-    channel has up to `PER_TENSOR_MAY_COST` more.
+    the gate comes first, then the one whose masks agree more with the float student's. The best
+    with one range per tensor is taken even if the best with one per channel has up to
+    `PER_TENSOR_MAY_COST` more.
     """
     best = {
         ranges: _best([attempt for attempt in attempts if attempt.ranges == ranges])

@@ -1,6 +1,5 @@
 """The C++ example: built with CMake against the OpenVINO of this environment, then run."""
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import numpy as np
 import openvino
 import pytest
 from bundle_faults import FAULTS
+from once_per_run import one_at_a_time
 from PIL import Image
 from tiny_bundle import make_tiny_bundle, probability, scene
 
@@ -30,7 +30,7 @@ THREADS = ("--threads", "1")
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program(run_folder: Path) -> Path:
     """The example, built once for all processes of a test run."""
     # pip's cmake lies beside the interpreter
     cmake = shutil.which("cmake") or shutil.which("cmake", path=Path(sys.executable).parent)
@@ -45,11 +45,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     if missing:
         pytest.skip(f"the C++ example needs {' and '.join(missing)}")
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    build = root / "cpp_example"
-    with (root / "cpp_example.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    build = run_folder / "cpp_example"
+    with one_at_a_time(build):
         if not (build / "kdas_segment").exists():
             config = Path(openvino.__file__).parent / "cmake"
             for command in (
