@@ -33,7 +33,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    # plain help: Rich with its Markdown would take as long again as everything else together
+    rich_markup_mode=None,
 )
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)

@@ -23,7 +23,7 @@ def bench(
         Path | None,
         typer.Option(
             "--data",
-            help="PraNet layout, or a folder with images/ and masks/.  \n"
+            help="PraNet layout, or a folder with images/ and masks/. "
             "Without it only latency is measured, on noise.",
         ),
     ] = None,
@@ -31,7 +31,7 @@ def bench(
         str,
         typer.Option(
             "--targets",
-            help="Where to run: runtime:device[:option=value], commas between.  \n"
+            help="Where to run: runtime:device[:option=value], commas between. "
             "Options: threads, streams, hint, precision, batch. `auto`: all that doctor finds.",
         ),
     ] = "openvino:CPU:threads=1",
@@ -39,7 +39,7 @@ def bench(
         str | None,
         typer.Option(
             "--accuracy-target",
-            help="Compute accuracy on this one target and share it among the rows.  \n"
+            help="Compute accuracy on this one target and share it among the rows. "
             "Default: once for each runtime.",
         ),
     ] = None,
@@ -67,7 +67,7 @@ def bench(
         typer.Option(
             "--warmup-limit",
             min=0,
-            help="… and more until the medians settle, but at most so many.  \n"
+            help="… and more until the medians settle, but at most so many. "
             "With --warmup-limit 3 it is exactly three.",
         ),
     ] = 50,
@@ -164,29 +164,23 @@ def bench(
         ),
     ] = True,
 ) -> None:
-    """Measure latency and accuracy, one row per model × precision × target.
+    """Measure latency and accuracy, beside the teacher.
 
+    One row per model × precision × target.
     A row that fails says why and the table goes on. The exit code is 2 if an argument is wrong or
     every row failed.
 
+    \b
     Examples:
-
-        kdas-edge bench
-
-        kdas-edge bench student --teacher teacher --data DATA --json out.json --html page.html
-
-        kdas-edge bench student --teacher teacher --data DATA
-        --targets openvino:CPU:threads=1,onnxruntime:CPU:threads=1,torch:cpu
-
-        kdas-edge bench student --targets openvino:CPU --seconds 10
-
-        kdas-edge bench student --targets auto --minutes 20 --throughput
-
-        kdas-edge bench student --data DATA --peer unet.onnx --peer-config unet.yaml
-
-        kdas-edge bench student --teacher teacher --data DATA --robustness --csv images.csv
-
-        kdas-edge bench student --profile-top 15
+      kdas-edge bench
+      kdas-edge bench student --teacher teacher --data DATA --json out.json --html page.html
+      kdas-edge bench student --teacher teacher --data DATA
+          --targets openvino:CPU:threads=1,onnxruntime:CPU:threads=1,torch:cpu
+      kdas-edge bench student --targets openvino:CPU --seconds 10
+      kdas-edge bench student --targets auto --minutes 20 --throughput
+      kdas-edge bench student --data DATA --peer unet.onnx --peer-config unet.yaml
+      kdas-edge bench student --teacher teacher --data DATA --robustness --csv images.csv
+      kdas-edge bench student --profile-top 15
     """
     from kdas_edge.bench import harness
     from kdas_edge.bench.evaluation import choose_protocols, choose_sets

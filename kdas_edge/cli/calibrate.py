@@ -60,22 +60,19 @@ def calibrate(
         Path | None, typer.Option("--json", help="Write the summary here.", show_default=False)
     ] = None,
 ) -> None:
-    """Choose the frames that set the ranges of int8, so that they cover what a device will see.
+    """Choose the frames that set the ranges of int8.
 
-    Brightness, contrast, sharpness, highlights, colour, and the size of the polyp. At least a
-    tenth of the frames is polyp-free where there are as many. A frame that shows a test image, or
-    nearly so, is refused; in a training set it is left out.
+    They cover what a device will see: brightness, contrast, sharpness, highlights, colour, and the
+    size of the polyp. At least a tenth of the frames is polyp-free where there are as many. A frame
+    that shows a test image, or nearly so, is refused; in a training set it is left out.
 
+    \b
     Examples:
-
-        kdas-edge calibrate DATA --out calibration/mine
-
-        kdas-edge calibrate recordings/ tuesday.mp4 --data DATA --student runs/student
-        --out calibration/mine --count 200
-
-        kdas-edge calibrate DATA --manifest-only --out calibration/mine.json
-
-        kdas-edge quantize --student runs/student --data DATA calibration.source=calibration/mine
+      kdas-edge calibrate DATA --out calibration/mine
+      kdas-edge calibrate recordings/ tuesday.mp4 --data DATA --student runs/student
+          --out calibration/mine --count 200
+      kdas-edge calibrate DATA --manifest-only --out calibration/mine.json
+      kdas-edge quantize --student runs/student --data DATA calibration.source=calibration/mine
     """
     from kdas_edge.console import info
     from kdas_edge.files import write_json

@@ -17,15 +17,14 @@ def card(
         ),
     ],
 ) -> None:
-    """Write what a benchmark measured into the bundle: manifest and MODEL_CARD.md.
+    """Write what a benchmark measured into manifest and model card.
 
     The model files stay as they are. The benchmark must have measured these very files.
 
+    \b
     Examples:
-
-        kdas-edge bench mybundle --teacher teacher --data DATA --json out.json
-
-        kdas-edge card mybundle out.json
+      kdas-edge bench mybundle --teacher teacher --data DATA --json out.json
+      kdas-edge card mybundle out.json
     """
     from kdas_edge.bench.records import accuracy_records, benchmark_note, measured_name
     from kdas_edge.bench.report.merge import read

@@ -28,17 +28,17 @@ def check(
     json: Json = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings as well.")] = False,
 ) -> None:
-    """List everything wrong or remarkable in a data set; nothing on disk is changed.
+    """List everything wrong or remarkable in a data set.
 
+    Nothing on disk is changed.
     Errors (exit code 2) are what stops a training: files without partner, unreadable files, sizes
     that differ. Warnings are empty masks, identical and near-identical images, and test images
     with a near duplicate in the training set.
 
+    \b
     Examples:
-
-        kdas-edge data check data/pranet
-
-        kdas-edge data check data/my-hospital --strict --json check.json
+      kdas-edge data check data/pranet
+      kdas-edge data check data/my-hospital --strict --json check.json
     """
     from kdas_edge.data.check import check as check_data
     from kdas_edge.errors import UserError
@@ -69,15 +69,14 @@ def synth(
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
-    """Draw endoscopic scenes with exact masks: for a trial, for tests, for a machine without data.
+    """Draw endoscopic scenes with exact masks: data for a trial.
 
     A model trained on them has learnt nothing about patients.
 
+    \b
     Examples:
-
-        kdas-edge data synth data/synthetic
-
-        kdas-edge data synth data/small --train 32 --test 8 --size 224 --seed 7
+      kdas-edge data synth data/synthetic
+      kdas-edge data synth data/small --train 32 --test 8 --size 224 --seed 7
     """
     from kdas_edge.console import info
     from kdas_edge.data.synthetic import write_dataset
@@ -99,16 +98,17 @@ def prepare(
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
-    """Make a compact copy at the training size, with the resize that trains.
+    """Make a compact copy at the training size.
+
+    With the resize that trains.
 
     The copy is read by every verb like the original. `prepared.json` in it records the size, the
     quality, what JPEG cost in PSNR, and the hash of every original.
 
+    \b
     Examples:
-
-        kdas-edge data prepare data/pranet data/pranet-352
-
-        kdas-edge data prepare data/pranet data/pranet-256 --size 256 --quality 95
+      kdas-edge data prepare data/pranet data/pranet-352
+      kdas-edge data prepare data/pranet data/pranet-256 --size 256 --quality 95
     """
     from kdas_edge.console import info, table
     from kdas_edge.data.prepare import prepare as prepare_data
@@ -139,13 +139,14 @@ def corrupt(
     seed: Annotated[int, typer.Option(min=0, help="Other seeds draw other accidents.")] = 0,
     width: Annotated[int, typer.Option(min=32, max=4096, help="Of one picture, in pixels.")] = 240,
 ) -> None:
-    """Show what `bench --robustness` does to an image: every corruption at three strengths.
+    """Show what `bench --robustness` does to an image.
 
+    Every corruption at three strengths.
+
+    \b
     Examples:
-
-        kdas-edge data corrupt frame.png --out sheet.jpg
-
-        kdas-edge data corrupt frame.png --out sheet.png --corruptions smoke,bubbles --width 480
+      kdas-edge data corrupt frame.png --out sheet.jpg
+      kdas-edge data corrupt frame.png --out sheet.png --corruptions smoke,bubbles --width 480
     """
     from kdas_edge.console import info
     from kdas_edge.data.contact_sheet import check_suffix, contact_sheet, write_sheet

@@ -24,13 +24,12 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
     json: Annotated[Path | None, typer.Option("--json", help="Write the results here.")] = None,
 ) -> None:
-    """Images in; a distilled, quantised, exported, benchmarked student and a page out.
+    """Run every step on a small scale, from images to the page.
 
+    \b
     Examples:
-
-        kdas-edge demo
-
-        kdas-edge demo --data DATA --weights WEIGHTS --out demo-real
+      kdas-edge demo
+      kdas-edge demo --data DATA --weights WEIGHTS --out demo-real
     """
     from kdas_edge.demo import run_demo
     from kdas_edge.files import write_json

@@ -33,7 +33,9 @@ def dicom(
         Path | None, typer.Option("--json", help="Write all records here.", show_default=False)
     ] = None,
 ) -> None:
-    """Segment DICOM pictures: for each a DICOM Segmentation that refers to it, and a JSON record.
+    """Segment DICOM pictures into DICOM Segmentations.
+
+    Each refers to its picture and has a JSON record beside it.
 
     Read are VL and video endoscopic, VL and video photographic and secondary capture images. The
     results are named after the SOP Instance UID; a record holds UIDs and measurements, no patient
@@ -43,13 +45,11 @@ def dicom(
     A file that cannot be read is reported as FAILED and the others are still segmented; the exit
     code is then 2. Needs `pip install 'kdas-edge[dicom]'`.
 
+    \b
     Examples:
-
-        kdas-edge dicom still.dcm --out results
-
-        kdas-edge dicom STUDY/ --bundle mybundle --out results --probability --json study.json
-
-        kdas-edge dicom video.dcm --bundle mybundle --target openvino:GPU
+      kdas-edge dicom still.dcm --out results
+      kdas-edge dicom STUDY/ --bundle mybundle --out results --probability --json study.json
+      kdas-edge dicom video.dcm --bundle mybundle --target openvino:GPU
     """
     from kdas_edge.bundle.shipped import or_shipped
     from kdas_edge.console import info, progress, table

@@ -34,13 +34,11 @@ def distill(
 ) -> None:
     """Distil a student from a trained teacher with KDAS (ICME 2024).
 
+    \b
     Examples:
-
-        kdas-edge distill --recipe recipes/student_mnv2_256.yaml --teacher runs/teacher --data DATA
-
-        kdas-edge distill --teacher runs/teacher data.root=DATA loss.variant=kl loss.temperature=4
-
-        torchrun --nproc-per-node 4 -m kdas_edge distill --recipe RECIPE --teacher RUN --data DATA
+      kdas-edge distill --recipe recipes/student_mnv2_256.yaml --teacher runs/teacher --data DATA
+      kdas-edge distill --teacher runs/teacher data.root=DATA loss.variant=kl loss.temperature=4
+      torchrun --nproc-per-node 4 -m kdas_edge distill --recipe RECIPE --teacher RUN --data DATA
     """
     from kdas_edge.errors import UserError
 

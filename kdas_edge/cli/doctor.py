@@ -9,7 +9,9 @@ import typer
 def doctor(
     json: Annotated[Path | None, typer.Option("--json", help="Write the findings here.")] = None,
 ) -> None:
-    """Look at processor, runtimes, packages, compilers and settings, with one line of advice each.
+    """Look at this machine and its runtimes, with advice.
+
+    Processor, runtimes, packages, compilers and settings, one line each.
 
     Settings are what changes a latency: clock, cores, quotas, pinned threads, load, model cache.
 
@@ -18,11 +20,10 @@ def doctor(
 
     The exit code is 0 whatever is found: which verbs you need, only you know.
 
+    \b
     Examples:
-
-        kdas-edge doctor
-
-        kdas-edge doctor --json doctor.json
+      kdas-edge doctor
+      kdas-edge doctor --json doctor.json
     """
     from kdas_edge.bench.diagnosis import examine
     from kdas_edge.console import table

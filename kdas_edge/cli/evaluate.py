@@ -31,7 +31,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--target",
-            help="Where to run, runtime:device[:option=value].  \n"
+            help="Where to run, runtime:device[:option=value]. "
             "Default: openvino:CPU for a bundle, torch:cpu for a checkpoint.",
         ),
     ] = None,
@@ -60,22 +60,18 @@ def evaluate(
         Path | None, typer.Option("--csv", help="Write one line per image here.")
     ] = None,
 ) -> None:
-    """Measure accuracy per data set, with 95 % intervals over the images.
+    """Measure accuracy per data set, with 95 % intervals.
 
     Protocol `paper` is PraNet's evaluation, for comparison with published tables; `deploy` is what
     the device does, with a fixed threshold and polyp-free frames counted.
 
+    \b
     Examples:
-
-        kdas-edge eval mybundle --data DATA
-
-        kdas-edge eval mybundle --data DATA --precision fp32 --target onnxruntime:CPU
-
-        kdas-edge eval runs/student --data DATA --protocol paper --maps-out maps
-
-        kdas-edge eval mybundle --data DATA --csv images.csv
-
-        kdas-edge eval --maps maps/Kvasir --data DATA/TestDataset/Kvasir --json scores.json
+      kdas-edge eval mybundle --data DATA
+      kdas-edge eval mybundle --data DATA --precision fp32 --target onnxruntime:CPU
+      kdas-edge eval runs/student --data DATA --protocol paper --maps-out maps
+      kdas-edge eval mybundle --data DATA --csv images.csv
+      kdas-edge eval --maps maps/Kvasir --data DATA/TestDataset/Kvasir --json scores.json
     """
     from kdas_edge.bench import evaluation
     from kdas_edge.bench.group_table import size_table

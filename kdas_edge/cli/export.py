@@ -104,7 +104,9 @@ def export(
         Path | None, typer.Option("--json", help="Write the table here.", show_default=False)
     ] = None,
 ) -> None:
-    """Write a bundle: OpenVINO IR and ONNX at each precision, manifest with hashes, golden frames.
+    """Write a bundle: OpenVINO IR, ONNX, manifest and proof.
+
+    At each precision, with hashes and golden frames.
 
     Every file is run here and compared with the torch model it was made of: fp32 within 1e-4 in
     probability, fp16 and int8 masks within 0.5 % of pixels. Exit code 3: one is not; the bundle
@@ -113,19 +115,14 @@ def export(
     fp16 halves the size and suits GPUs, Arm and NPUs; int8_weights quarters it and computes in
     float, without calibration.
 
+    \b
     Examples:
-
-        kdas-edge export runs/student_int8 --out bundles/student --data DATA
-
-        kdas-edge export runs/student --int8 runs/student_int8 --out bundles/student --overwrite
-
-        kdas-edge export runs/student --out bundles/small --precision fp16,int8_weights
-
-        kdas-edge export runs/teacher --out bundles/teacher --preset core --no-torch
-
-        kdas-edge export runs/student --out bundles/student --preset core,camera,holoscan
-
-        kdas-edge export bundles/student --out models --layout ovms
+      kdas-edge export runs/student_int8 --out bundles/student --data DATA
+      kdas-edge export runs/student --int8 runs/student_int8 --out bundles/student --overwrite
+      kdas-edge export runs/student --out bundles/small --precision fp16,int8_weights
+      kdas-edge export runs/teacher --out bundles/teacher --preset core --no-torch
+      kdas-edge export runs/student --out bundles/student --preset core,camera,holoscan
+      kdas-edge export bundles/student --out models --layout ovms
     """
     from kdas_edge.export.serving import is_bundle
 

@@ -151,7 +151,9 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Segment images or a video: masks, overlays (contour), boxes, and how long it took.
+    """Segment images, a video or a camera.
+
+    Masks, overlays (contour), boxes, and how long it took.
 
     Of images: a mask and an overlay (PNG) each. Of a video, camera or stream: an MP4 of the
     overlays and a line of JSON per frame, or what --record, --jsonl, --frames, --json and --show
@@ -161,19 +163,14 @@ def predict(
     What can be read is processed: an image that cannot be read is reported as FAILED, a truncated
     video up to its last frame; the exit code is then 2.
 
+    \b
     Examples:
-
-        kdas-edge predict frame.png --bundle mybundle
-
-        kdas-edge predict frames/ --bundle mybundle --out results --json results.json
-
-        kdas-edge predict frames/ --bundle mybundle --target onnxruntime:CPU:threads=1
-
-        kdas-edge predict video.mp4 --bundle mybundle --teacher teacherbundle --record both.mp4
-
-        kdas-edge predict camera:0 --bundle mybundle --jsonl seen.jsonl --budget-ms 33
-
-        kdas-edge predict video.mp4 --bundle mybundle --smooth 0.6 --hysteresis 0.3 --persist 3/5
+      kdas-edge predict frame.png --bundle mybundle
+      kdas-edge predict frames/ --bundle mybundle --out results --json results.json
+      kdas-edge predict frames/ --bundle mybundle --target onnxruntime:CPU:threads=1
+      kdas-edge predict video.mp4 --bundle mybundle --teacher teacherbundle --record both.mp4
+      kdas-edge predict camera:0 --bundle mybundle --jsonl seen.jsonl --budget-ms 33
+      kdas-edge predict video.mp4 --bundle mybundle --smooth 0.6 --hysteresis 0.3 --persist 3/5
     """
     import contextlib
 

@@ -44,7 +44,7 @@ def quantize(
     overwrite: OverwriteOption = False,
     json: JsonOption = None,
 ) -> None:
-    """Quantise a float student to int8: calibration, fine-tuning, and a gate on the Dice lost.
+    """Quantise a student to int8, gated on the Dice lost.
 
     Without a recipe: post-training quantisation, and fine-tuning if `schedule.epochs` is given.
     If int8 misses the gate, the layers that it hurts most return to float, as few as are enough,
@@ -52,19 +52,15 @@ def quantize(
     Exit code 3: more Dice was lost on the validation split than `max_drop` allows; the best
     attempt and all numbers are in the run.
 
+    \b
     Examples:
-
-        kdas-edge quantize --student runs/student --data DATA
-
-        kdas-edge quantize --student runs/student --data DATA --search --max-drop 0.002
-
-        kdas-edge quantize --student runs/student --teacher runs/teacher --data DATA
-        schedule.epochs=3 schedule.learning_rate=1e-5
-
-        kdas-edge quantize --student runs/student --data DATA ptq.activation_ranges=tensor
-        ptq.range_estimator=quantile ptq.ignored=[head1,head2]
-
-        kdas-edge quantize --recipe recipes/int8.yaml --student runs/student --data DATA --resume
+      kdas-edge quantize --student runs/student --data DATA
+      kdas-edge quantize --student runs/student --data DATA --search --max-drop 0.002
+      kdas-edge quantize --student runs/student --teacher runs/teacher --data DATA
+          schedule.epochs=3 schedule.learning_rate=1e-5
+      kdas-edge quantize --student runs/student --data DATA ptq.activation_ranges=tensor
+          ptq.range_estimator=quantile ptq.ignored=[head1,head2]
+      kdas-edge quantize --recipe recipes/int8.yaml --student runs/student --data DATA --resume
     """
     from kdas_edge.errors import GateError, UserError
     from kdas_edge.export.cost import openvino_latencies

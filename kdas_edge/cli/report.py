@@ -28,18 +28,16 @@ def report(
         Path | None, typer.Option("--json", help="Write the joined results here.")
     ] = None,
 ) -> None:
-    """Write one self-contained page from benchmarks, also of several machines.
+    """Write one page from benchmarks, also of several machines.
 
     The page works offline. Overlays show images of the data: leave them out of pages you publish
     if the data's terms forbid it.
 
+    \b
     Examples:
-
-        kdas-edge report out.json --out report.html
-
-        kdas-edge report laptop.json jetson.json --out comparison
-
-        kdas-edge report out.json --bundle teacher --bundle student --data DATA
+      kdas-edge report out.json --out report.html
+      kdas-edge report laptop.json jetson.json --out comparison
+      kdas-edge report out.json --bundle teacher --bundle student --data DATA
     """
     from kdas_edge.bench.report import check_installed, write_page
     from kdas_edge.bench.report.merge import join, read

@@ -29,17 +29,14 @@ def train(
     overwrite: OverwriteOption = False,
     json: JsonOption = None,
 ) -> None:
-    """Train one network with ground truth only, for example a teacher.
+    """Train a network with ground truth only, such as a teacher.
 
+    \b
     Examples:
-
-        kdas-edge train --recipe recipes/teacher_effb0_256.yaml --data DATA
-
-        kdas-edge train data.root=DATA model.backbone=mobilenetv2_100 schedule.epochs=10
-
-        kdas-edge train --recipe recipes/teacher_effb0_256.yaml --data DATA --resume
-
-        torchrun --nproc-per-node 4 -m kdas_edge train --recipe RECIPE --data DATA
+      kdas-edge train --recipe recipes/teacher_effb0_256.yaml --data DATA
+      kdas-edge train data.root=DATA model.backbone=mobilenetv2_100 schedule.epochs=10
+      kdas-edge train --recipe recipes/teacher_effb0_256.yaml --data DATA --resume
+      torchrun --nproc-per-node 4 -m kdas_edge train --recipe RECIPE --data DATA
     """
     from kdas_edge.errors import UserError
 

@@ -50,7 +50,7 @@ def verify(
         Path | None, typer.Option("--json", help="Write the checks here.", show_default=False)
     ] = None,
 ) -> None:
-    """Check that a bundle is intact and gives the results it gave where it was made.
+    """Check that a bundle is intact and reproduces its results.
 
     Compares the hash of every file, the metadata inside the models with the manifest and with each
     other, and on each runtime the probabilities of the golden frames; exports the bundle's
@@ -58,15 +58,12 @@ def verify(
     with the reason. Exit code 0: all agree; 2: the bundle is damaged; 3: a result differs by more
     than the tolerance.
 
+    \b
     Examples:
-
-        kdas-edge verify mybundle
-
-        kdas-edge verify mybundle --report evidence
-
-        kdas-edge verify mybundle --targets openvino:CPU,openvino:GPU --json verify.json
-
-        kdas-edge verify mybundle --int8 runs/student_int8 --report evidence
+      kdas-edge verify mybundle
+      kdas-edge verify mybundle --report evidence
+      kdas-edge verify mybundle --targets openvino:CPU,openvino:GPU --json verify.json
+      kdas-edge verify mybundle --int8 runs/student_int8 --report evidence
     """
     from kdas_edge.bundle.manifest import FILE_NAME
     from kdas_edge.bundle.shipped import or_shipped
