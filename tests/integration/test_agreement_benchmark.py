@@ -50,7 +50,7 @@ def test_a_path_is_believed_only_if_its_own_kernels_ran(common):
 
 @pytest.mark.slow
 def test_a_quantised_network_is_compared_with_torch_on_every_path(common, scenes, tmp_path):
-    student = train_tiny_student(steps=120, root=scenes)
+    student = train_tiny_student(root=scenes)
     run = tmp_path / "run"
     run.mkdir()
     source = training_set(scenes)
