@@ -1,0 +1,52 @@
+"""The mean of the weights of networks that were trained from the same start.
+
+Averaging the ends of several cycles of training finds flatter minima (Izmailov et al., Averaging
+Weights Leads to Wider Optima and Better Generalization, 2018). Whether it helps is for the
+validation split to say: `kdas-edge quantize` prints the float network's Dice on it first.
+
+    python benchmarks/average_weights.py runs/student_a runs/student_b --out student.safetensors
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from kdas_edge.console import info
+from kdas_edge.errors import UserError
+from kdas_edge.files import check_output_file
+from kdas_edge.models.checkpoints import load_network, save_network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("networks", nargs="+", type=Path, help="runs or checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    args = parser.parse_args()
+    check_output_file(args.out)
+    loaded = [load_network(path) for path in args.networks]
+    architecture = loaded[0][1]
+    for path, (_, other) in zip(args.networks, loaded, strict=True):
+        if other != architecture:
+            raise UserError(
+                f"{path} is {other.backbone} at {other.size} pixels, the first network "
+                f"{architecture.backbone} at {architecture.size}; average networks of one kind"
+            )
+    states = [network.state_dict() for network, _ in loaded]
+    mean = {}
+    for key, first in states[0].items():
+        # counters of batches are whole numbers and mean nothing afterwards
+        whole = not first.is_floating_point()
+        values = [state[key].double() for state in states]
+        mean[key] = first if whole else torch.stack(values).mean(0).to(first.dtype)
+    save_network(args.out, mean, architecture)
+    info(f"the mean of {len(states)} networks is in {args.out}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        info(f"error: {error}")
+        sys.exit(2)
