@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from kdas_edge.models.checkpoints import save_network
+from kdas_edge.models.checkpoints import load_network, save_network
 from kdas_edge.models.zoo import build
 from kdas_edge.recipe import ModelRecipe
 
@@ -82,3 +83,25 @@ def test_the_throughput_of_distillation_is_compared_with_a_plain_loop(
     ]
     assert found["ratio_to_plain_loop"]["kdas-edge"] == pytest.approx(sum(ratios) / 2)
     assert "plain loop" in done.stdout
+
+
+def test_the_mean_of_two_networks_is_that_of_their_weights_and_other_kinds_are_refused(
+    tmp_path: Path,
+) -> None:
+    paths, states = [], []
+    for name, width in (("a", 8), ("b", 8), ("wider", 16)):
+        network, architecture = build(ModelRecipe(backbone="test_efficientnet", width=width), 64)
+        paths.append(tmp_path / f"{name}.safetensors")
+        states.append(network.state_dict())
+        save_network(paths[-1], network.state_dict(), architecture)
+    out = tmp_path / "mean.safetensors"
+    done = run("average_weights.py", paths[0], paths[1], "--out", out)
+    assert done.returncode == 0, done.stderr
+    mean = load_network(out)[0].state_dict()
+    for key, value in mean.items():
+        if value.is_floating_point():
+            expected = (states[0][key].double() + states[1][key].double()) / 2
+            assert torch.allclose(value.double(), expected, rtol=1e-6, atol=1e-7), key
+    refused = run("average_weights.py", *paths, "--out", tmp_path / "other.safetensors")
+    assert refused.returncode == 2 and "wider.safetensors" in refused.stdout + refused.stderr
+    assert not (tmp_path / "other.safetensors").exists()
