@@ -9,7 +9,6 @@ ONNX Runtime has no such switch: its kernels (MLAS) ask the processor alone. On 
 VNNI its session option `session.x64quantprecision` avoids saturation at some cost of time.
 """
 
-import contextlib
 import os
 import re
 import subprocess
@@ -293,13 +292,3 @@ def cells(name: str, path: dict[str, Any]) -> list[str]:
 
 
 HEADINGS = ["path", "pixels %", "worst %", "mean |Δp|", "Dice", "Δ Dice", "limits", "int8 kernels"]
-
-
-@contextlib.contextmanager
-def one_line_errors():
-    """End a script on a user's mistake with one line and exit code 2."""
-    try:
-        yield
-    except UserError as error:
-        info(f"error: {error}")
-        sys.exit(error.exit_code)

@@ -8,10 +8,10 @@ validation split to say: `kdas-edge quantize` prints the float network's Dice on
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
+from one_line_errors import one_line_errors
 
 from kdas_edge.console import info
 from kdas_edge.errors import UserError
@@ -35,19 +35,16 @@ def main() -> None:
                 f"{architecture.size}; average networks of one kind"
             )
     states = [network.state_dict() for network, _ in loaded]
-    mean = {}
-    for key, first in states[0].items():
+    mean = states[0].copy()
+    for key, first in mean.items():
         # counters of batches are whole numbers and mean nothing afterwards
-        whole = not first.is_floating_point()
-        values = [state[key].double() for state in states]
-        mean[key] = first if whole else torch.stack(values).mean(0).to(first.dtype)
+        if first.is_floating_point():
+            values = torch.stack([state[key].double() for state in states])
+            mean[key] = values.mean(0).to(first.dtype)
     save_network(args.out, mean, architecture)
     info(f"the mean of {len(states)} networks is in {args.out}")
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main()
-    except UserError as error:
-        info(f"error: {error}")
-        sys.exit(2)

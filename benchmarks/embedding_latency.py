@@ -36,6 +36,7 @@ from embedding_common import (
     share_marked,
     show_limits,
 )
+from one_line_errors import one_line_errors
 
 from kdas_edge.bundle.manifest import FILE_NAME, Preset
 from kdas_edge.bundle.shipped import or_shipped
@@ -216,8 +217,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         sys.exit(main())
-    except UserError as error:
-        info(f"error: {error}")
-        sys.exit(2)

@@ -12,7 +12,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from agreement_common import HEADINGS, cells, measure, one_line_errors, read_frames
+from agreement_common import HEADINGS, cells, measure, read_frames
+from one_line_errors import one_line_errors
 
 from kdas_edge.console import table
 from kdas_edge.environment import describe

@@ -21,10 +21,10 @@ from agreement_common import (
     cells,
     dice_of,
     measure,
-    one_line_errors,
     read_frames,
     run_torch,
 )
+from one_line_errors import one_line_errors
 from torch import Tensor
 
 from kdas_edge.console import info, table

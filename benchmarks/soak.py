@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from embedding_common import HEIGHT, WIDTH, Limit, frames_1080p, share_marked, show_limits
+from one_line_errors import one_line_errors
 
 from kdas_edge.bench.memory import UNAVAILABLE, resident_bytes
 from kdas_edge.bundle.shipped import or_shipped
@@ -262,8 +263,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         sys.exit(main())
-    except UserError as error:
-        info(f"error: {error}")
-        sys.exit(2)

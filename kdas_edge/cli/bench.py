@@ -166,9 +166,8 @@ def bench(
 ) -> None:
     """Measure latency and accuracy, beside the teacher.
 
-    One row per model × precision × target.
-    A row that fails says why and the table goes on. The exit code is 2 if an argument is wrong or
-    every row failed.
+    One row per model × precision × target. A row that fails says why and the table goes on. The
+    exit code is 2 if an argument is wrong or every row failed.
 
     \b
     Examples:
