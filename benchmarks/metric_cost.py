@@ -1,10 +1,14 @@
 """What do the metrics cost beside the model? Both protocols against inference, per image.
 
 Every part of an accuracy pass is timed on every image, several times in turn, and the fastest time
-of each part counts, so that a busy machine hurts all parts alike and little. `metrics` is what one
-model pays, distances to the polyp included; `metrics of a further model` is what each other model
-pays that is scored on the same mask. PySODMetrics computes two of the eight measures, S-measure and
+of each part counts, so that a busy machine hurts all parts alike and little. Metrics run on one
+thread, so that inference does too, unless `--target` says otherwise. `metrics` is what one model
+pays, distances to the polyp included; `metrics of a further model` is what each other model pays
+that is scored on the same mask. PySODMetrics computes two of the eight measures, S-measure and
 weighted F, for comparison.
+
+Then the whole pass is timed as `kdas-edge bench` runs it, on all threads and with the next image
+read meanwhile, with and without metrics in turn: what they add to it, fastest of each.
 
     python benchmarks/metric_cost.py bundles/student --data DATA --json metric_cost.json
     python benchmarks/metric_cost.py bundles/student            # scenes instead of images
@@ -13,7 +17,7 @@ weighted F, for comparison.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +25,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.bench.accuracy import to_size
+from kdas_edge.bench.accuracy import PROTOCOLS, Predict, evaluate, to_size
 from kdas_edge.bench.evaluation import choose_precision, choose_sets, default_target
 from kdas_edge.bench.models import open_model, predictor
 from kdas_edge.console import info, progress, table
-from kdas_edge.data.layout import Pair, find_pairs, read_pair
+from kdas_edge.data.layout import ImageSet, Pair, find_pairs, read_pair
 from kdas_edge.data.synthetic import scene
 from kdas_edge.environment import describe
 from kdas_edge.files import write_json
@@ -36,6 +40,9 @@ from kdas_edge.runtime.targets import parse_target
 
 # the frame sizes of CVC-ClinicDB, CVC-300 and Kvasir-SEG (typical)
 SIZES = ((384, 288), (574, 500), (622, 529))
+
+
+PASSES = 3
 
 
 def write_scenes(folder: Path, count: int) -> None:
@@ -86,11 +93,25 @@ def time_image(
     return best
 
 
+def time_pass(
+    sets: Iterable[ImageSet], predict: Predict, limit: int | None, repeats: int
+) -> dict[str, float]:
+    """Seconds of a whole pass over the sets, with both protocols and with none."""
+    best = {"seconds": np.inf, "seconds_without_metrics": np.inf}
+    for _ in range(repeats):
+        for key, protocols in (("seconds", PROTOCOLS), ("seconds_without_metrics", ())):
+            start = time.perf_counter()
+            for one in sets:
+                evaluate(predict, one, protocols, limit=limit)
+            best[key] = min(best[key], time.perf_counter() - start)
+    return {**best, "added": best["seconds"] / best["seconds_without_metrics"] - 1}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="bundle, run or checkpoint")
     parser.add_argument("--data", type=Path, help="PraNet layout, or images/ and masks/")
-    parser.add_argument("--target", help="by default OpenVINO on the CPU for a bundle")
+    parser.add_argument("--target", help="of the parts; by default the CPU with one thread")
     parser.add_argument("--precision", help="by default int8 where the model has it")
     parser.add_argument("--limit", type=int, help="images of each set, or scenes (24)")
     parser.add_argument("--repeats", type=int, default=5)
@@ -98,9 +119,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     bundle = open_model(arguments.model)
-    target = parse_target(arguments.target or default_target(bundle))
+    whole = default_target(bundle)
+    target = parse_target(arguments.target or f"{whole}:threads=1")
     precision = choose_precision(bundle, target, arguments.precision)
     backend = open_backend(bundle, precision, target)
+    cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.data is None:
             write_scenes(Path(scratch), arguments.limit or 24)
@@ -115,7 +138,13 @@ def main() -> None:
                 if read_pair(pair)[1].any():  # the paper protocol has no polyp-free frames
                     rows.append(time_image(pair, predict, arguments.repeats, arguments.compare))
                 advance()
-    backend.close()
+        backend.close()
+        cv2.setNumThreads(-1)
+        info("whole pass, with and without metrics")
+        backend = open_backend(bundle, precision, parse_target(whole))
+        predict = predictor(bundle, backend)
+        whole_pass = time_pass(sets.values(), predict, arguments.limit, PASSES)
+        backend.close()
     total = {name: float(np.sum([row[name] for row in rows])) for name in rows[0]}
     total["metrics"] = total["deploy"] + total["paper"]
     total["metrics of a further model"] = total["deploy"] + total["paper, mask known"]
@@ -124,6 +153,11 @@ def main() -> None:
         f"{bundle.name} {precision} on {target}, {len(rows)} images",
         ["part", "ms per image", "share of inference"],
         [[name, f"{v / len(rows):.2f}", f"{share[name]:.2f}"] for name, v in total.items()],
+    )
+    print(
+        f"whole pass on {whole}: {whole_pass['seconds']:.1f} s, "
+        f"{whole_pass['seconds_without_metrics']:.1f} s without metrics "
+        f"({whole_pass['added']:+.0%})"
     )
     if arguments.json is not None:
         result = {
@@ -134,6 +168,7 @@ def main() -> None:
             "repeats": arguments.repeats,
             "milliseconds_per_image": {name: v / len(rows) for name, v in total.items()},
             "share_of_inference": share,
+            "pass": {"target": whole, "repeats": PASSES, **whole_pass},
             "environment": describe(),
         }
         write_json(arguments.json, result)

@@ -6,6 +6,9 @@ dozens of maps on it.
 """
 
 import functools
+import math
+import operator
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,12 +17,28 @@ from numpy.typing import NDArray
 # side of the Gaussian window of the weighted F-measure, and its radius
 _WINDOW, _SIGMA = 7, 5
 REACH = _WINDOW // 2
-# Distances are computed so far around the polyp as a map needs it, which is less for a map that is
-# sure of its background.
-MARGINS = (48, 80, 128)
+# What a map of a trained network needs around the polyp, in pixels; see `MaskGeometry.decay`.
+_TYPICAL_MARGIN = 96
+# Maps ask for nearly, not exactly, the same margin, and distances are what costs.
+_MARGIN_STEP = 16
 _DECAY = np.log(0.5) / 5
 
 Box = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Decay:
+    """How much of a false alarm is forgiven, in the surroundings of a polyp.
+
+    Attributes:
+        box: rows and columns of the surroundings.
+        weights: exp(log(0.5) / 5 · distance to the polyp in pixels) in them, 1 on the polyp.
+        total: sum of `weights`.
+    """
+
+    box: Box
+    weights: NDArray[np.float64]
+    total: float
 
 
 def gaussian() -> NDArray[np.float64]:
@@ -29,9 +48,12 @@ def gaussian() -> NDArray[np.float64]:
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
-def decay_at(distance: float) -> float:
-    """exp(log(0.5) / 5 · distance in pixels), equation 12 of the weighted F-measure."""
-    return float(np.exp(_DECAY * distance))
+def margin_of(decay: float) -> float:
+    """Distance in pixels at which exp(log(0.5) / 5 · distance) has fallen to `decay`, above 0.
+
+    The inverse of the decay in equation 12 of the weighted F-measure; 0 where `decay` is 1 or more.
+    """
+    return max(0.0, float(np.log(decay) / _DECAY))
 
 
 class MaskGeometry:
@@ -55,13 +77,13 @@ class MaskGeometry:
         if not self.area:
             raise ValueError("a mask without a polyp has no geometry")
         self._bounds = cv2.boundingRect(self.pixels)
-        self.box = self._around(REACH)
-        self._decay: dict[int | None, tuple[NDArray[np.float64], float]] = {}
+        self.box = self.around(REACH)
+        self._decay: list[tuple[float, Decay]] = []
 
     def prepare(self) -> None:
         """Compute now, perhaps in another thread, what nearly every map will need."""
         _ = self.centre, self.nearest
-        self.decay(MARGINS[0])
+        self.decay(_TYPICAL_MARGIN)
 
     @functools.cached_property
     def centre(self) -> tuple[int, int]:
@@ -100,37 +122,31 @@ class MaskGeometry:
         first = is_polyp[wide[:, np.newaxis] + (dy * stride + dx)].argmax(axis=1)
         return pixels, pixels + (dy * width + dx)[first]
 
-    def surroundings(self, margin: int | None) -> Box:
-        """The smallest rows and columns that hold the polyp, and `margin` pixels on each side.
-
-        Args:
-            margin: in pixels; None for the whole frame.
-        """
-        if margin is None:
-            return slice(0, self.mask.shape[0]), slice(0, self.mask.shape[1])
-        return self._around(margin)
-
-    def decay(self, margin: int | None) -> tuple[NDArray[np.float64], float]:
+    def decay(self, margin: float) -> Decay:
         """How much the weighted F-measure forgives a false alarm near the polyp.
 
         Args:
-            margin: of `surroundings`.
-
-        Returns:
-            `decay_at` the distance to the polyp, in the surroundings, 1 on the polyp itself; and
-            the sum of it.
+            margin: distance in pixels up to which it must be known; more is known where another map
+                needed more.
         """
-        if margin not in self._decay:
-            outside = np.subtract(1, self.pixels[self.surroundings(margin)], dtype=np.uint8)
-            distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            # float32 holds the square, an integer, but not its root
-            exact = cv2.sqrt(np.rint(distance * distance).astype(np.float64))
-            exact *= _DECAY
-            weights = np.asarray(cv2.exp(exact), dtype=np.float64)
-            self._decay[margin] = weights, float(weights.sum())
-        return self._decay[margin]
+        known = [found for reach, found in self._decay if reach >= margin]
+        if known:
+            return known[0]
+        reach = _MARGIN_STEP * math.ceil(margin / _MARGIN_STEP)
+        box = self.around(reach)
+        outside = np.subtract(1, self.pixels[box], dtype=np.uint8)
+        distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        # float32 holds the square, an integer, but not its root
+        exact = cv2.sqrt(np.rint(distance * distance).astype(np.float64))
+        exact *= _DECAY
+        weights = np.asarray(cv2.exp(exact), dtype=np.float64)
+        found = Decay(box, weights, float(weights.sum()))
+        self._decay.append((math.inf if weights.shape == self.mask.shape else reach, found))
+        self._decay.sort(key=operator.itemgetter(0))
+        return found
 
-    def _around(self, margin: int) -> Box:
+    def around(self, margin: int) -> Box:
+        """The smallest rows and columns that hold the polyp, and `margin` pixels on each side."""
         x, y, width, height = self._bounds
         rows, columns = self.mask.shape
         return (

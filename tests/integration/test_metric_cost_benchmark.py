@@ -29,3 +29,7 @@ def test_the_cost_of_the_metrics_is_set_against_inference(tmp_path):
     # S-measure and weighted F by PySODMetrics cost several times all eight measures of ours
     assert parts["paper"] < parts["PySODMetrics"]
     assert parts["paper, mask known"] < parts["paper"]
+    whole = values["pass"]
+    assert whole["target"] == "openvino:CPU" and whole["seconds_without_metrics"] > 0
+    ratio = whole["seconds"] / whole["seconds_without_metrics"]
+    assert whole["added"] == pytest.approx(ratio - 1)
