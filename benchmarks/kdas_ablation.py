@@ -102,6 +102,12 @@ CELLS = {
     "unetpp": Cell("UNet++, no teacher", network="UnetPlusPlus"),
 }
 BASELINE = "supervised"
+# what one part of a row gives, against the row that lacks only that part
+TWINS = (
+    ("attention_kd_sgm", "attention_kd"),  # the symmetric guided map
+    ("soft_mask_unlabelled", "soft_mask"),  # frames without masks, at equal cost
+    ("soft_mask", "soft_mask_same_view"),  # a teacher that sees more pixels
+)
 
 
 class TwoOutputs(nn.Module):
@@ -218,6 +224,7 @@ def one_row(
     resume = path.exists()
     if cell.network == "polyp_pvt":
         summary = run_training(recipe, arguments.runs, resume)
+        network: nn.Module
         network, architecture = load_network(path)
     else:
         network, architecture, summary = train_other(cell, recipe, arguments, resume)
@@ -303,16 +310,32 @@ def write_tables(results: Path) -> None:
                 "per_seed": per_seed,
                 "minus_supervised": difference.as_json() if difference is not None else None,
             }
-    write_json(results / "summary.json", {"schema": SCHEMA, "rows": summary})
+    twins: dict[str, dict[str, Any]] = {}
+    for name, twin in TWINS:
+        if name in rows and twin in rows:
+            differences = {s: estimates(rows[name], rows[twin], s)[1] for s in sets}
+            twins[f"{name} − {twin}"] = {
+                s: e.as_json() for s, e in differences.items() if e is not None
+            }
+    write_json(results / "summary.json", {"schema": SCHEMA, "rows": summary, "twins": twins})
     columns = ["row", "seeds", *(f"{s}{d}" for s in sets for d in ("", " − supervised"))]
     cells = [
         [name, row["seeds"], *(text for s in sets for text in cell_texts(row["sets"][s]))]
         for name, row in summary.items()
     ]
     table("Dice, deploy protocol; difference with 95 % interval over images", columns, cells)
-    lines = ["| " + " | ".join(map(str, line)) + " |" for line in [columns, ["---"] * len(columns)]]
-    lines += ["| " + " | ".join(map(str, line)) + " |" for line in cells]
-    write_text_atomic(results / "summary.md", "\n".join(lines) + "\n")
+    text = markdown(columns, cells)
+    if twins:
+        columns = ["difference", *sets]
+        cells = [[name, *(signed(row[s]) for s in sets)] for name, row in twins.items()]
+        table("What one part gives", columns, cells)
+        text += "\n" + markdown(columns, cells)
+    write_text_atomic(results / "summary.md", text)
+
+
+def markdown(columns: list[str], cells: list[list[Any]]) -> str:
+    lines = [columns, ["---"] * len(columns), *cells]
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
 
 
 def estimates(
@@ -337,12 +360,11 @@ def estimates(
 
 def cell_texts(row: dict[str, Any]) -> tuple[str, str]:
     difference = row["minus_supervised"]
-    if difference is None:
-        return f"{row['dice']['mean']:.3f}", ""
-    return (
-        f"{row['dice']['mean']:.3f}",
-        f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})",
-    )
+    return f"{row['dice']['mean']:.3f}", "" if difference is None else signed(difference)
+
+
+def signed(estimate: dict[str, float]) -> str:
+    return f"{estimate['mean']:+.3f} ({estimate['low']:+.3f} to {estimate['high']:+.3f})"
 
 
 if __name__ == "__main__":

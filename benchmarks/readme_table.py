@@ -149,7 +149,17 @@ def ablation_table(results: dict[str, Any]) -> str:
                 text += f" ({other['mean']:+.3f}: {other['low']:+.3f} to {other['high']:+.3f})"
             cells.append(text)
         rows.append([name, row["what"], str(row["seeds"]), *cells])
-    return markdown(head, rows)
+    text = markdown(head, rows)
+    if results["twins"]:
+        twins = [
+            [
+                name,
+                *(f"{e['mean']:+.3f}: {e['low']:+.3f} to {e['high']:+.3f}" for e in row.values()),
+            ]
+            for name, row in results["twins"].items()
+        ]
+        text += "\n\n" + markdown(["what one part gives", *sets], twins)
+    return text
 
 
 def embedding_table(results: dict[str, Any]) -> str:

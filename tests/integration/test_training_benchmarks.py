@@ -1,6 +1,7 @@
 """The scripts that compare trainings run on a CPU, and what was trained is not trained again."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,21 @@ def test_an_ablation_trains_what_is_missing_and_pairs_it_by_image(
     assert found["mean"] == pytest.approx(expected, abs=1e-12)
     assert found["low"] <= found["mean"] <= found["high"]
     assert "temperature_4" in (results / "summary.md").read_text()
+
+    # what one part gives: two rows that differ in it alone, paired too
+    for name, source in (
+        ("attention_kd", "supervised_s0"),
+        ("attention_kd_sgm", "temperature_4_s0"),
+    ):
+        copied = json.loads((results / f"{source}.json").read_text()) | {"cell": name}
+        (tmp_path / "twins").mkdir(exist_ok=True)
+        (tmp_path / "twins" / f"{name}_s0.json").write_text(json.dumps(copied))
+    shutil.copy(results / "supervised_s0.json", tmp_path / "twins")
+    tables = run("kdas_ablation.py", "--table", "--results", tmp_path / "twins")
+    assert tables.returncode == 0, tables.stderr
+    twins = json.loads((tmp_path / "twins" / "summary.json").read_text())["twins"]
+    difference = twins["attention_kd_sgm − attention_kd"][image_set]
+    assert difference["mean"] == pytest.approx(expected, abs=1e-12)
 
     before = {path: path.stat().st_mtime_ns for path in results.glob("*_s*.json")}
     again = run("kdas_ablation.py", *arguments)
