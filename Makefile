@@ -7,14 +7,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXAMPLES := node web
 
-.PHONY: demo test lint install clean
+.PHONY: demo test test-slow lint install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kdas-edge demo $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) --overwrite $(DEMO_ARGS)
 
+# one thread a process: two networks with two threads each would wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
 test: $(VENV)/.installed $(EXAMPLES:%=examples/%/node_modules/.package-lock.json)
-	# one thread a process: two networks with two threads each would wait for each other
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow"
+
+# what trains, quantises or exports for more than a few seconds; CI runs both
+test-slow: $(VENV)/.installed
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

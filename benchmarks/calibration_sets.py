@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from one_line_errors import one_line_errors
 
 from kdas_edge.console import info, table
 from kdas_edge.data.dataset import ResidentSet, load_pairs, load_training_data
@@ -211,4 +212,5 @@ def show(found: list[dict[str, Any]], float_dice: float, sets: dict[str, Residen
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

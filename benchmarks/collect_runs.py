@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 import altair as alt
+from one_line_errors import one_line_errors
 
 from kdas_edge.files import staged_directory, write_text_atomic
 from kdas_edge.models.checkpoints import load_network, save_network
@@ -83,4 +84,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

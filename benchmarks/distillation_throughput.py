@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from file_loader import Files, forever
+from one_line_errors import one_line_errors
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -205,4 +206,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

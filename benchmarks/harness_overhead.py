@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import yaml
+from one_line_errors import one_line_errors
 from openvino import opset13 as ops
 
 from kdas_edge.bench.peers import PeerBundle, open_peer
@@ -131,4 +132,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors():
+        sys.exit(main())

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import torch
+from one_line_errors import one_line_errors
 from openvino import opset13 as op
 from torch import Tensor, nn
 
@@ -287,4 +288,5 @@ def _profiles(built: dict[Any, Any], inputs: dict[str, Any], args: Any) -> list[
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from one_line_errors import one_line_errors
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ from kdas_edge.data.layout import resize_image, test_sets
 from kdas_edge.distill.engine import derive_seed, fit
 from kdas_edge.distill.training import run_training
 from kdas_edge.environment import describe
+from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, sha256, write_json, write_text_atomic
 from kdas_edge.models.checkpoints import BEST, load_network
 from kdas_edge.models.zoo import Architecture, architecture_of, parameters
@@ -165,7 +167,7 @@ def train_missing(arguments: argparse.Namespace) -> None:
         key = fingerprint(recipe, teacher_file)
         if path.exists():
             if read_json(path)["setting_sha256"] != key:
-                raise SystemExit(
+                raise UserError(
                     f"{path} was made with another setting or teacher; remove it, or name another "
                     "folder with --results"
                 )
@@ -368,4 +370,5 @@ def signed(estimate: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -24,6 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from one_line_errors import one_line_errors
 
 from kdas_edge.bench.accuracy import PROTOCOLS, Predict, evaluate, to_size
 from kdas_edge.bench.evaluation import choose_precision, choose_sets, default_target
@@ -176,4 +177,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

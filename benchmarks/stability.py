@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from moving_clips import Clip, Picture, make_clip, pictures, scenes
 from numpy.typing import NDArray
+from one_line_errors import one_line_errors
 
 from kdas_edge.console import info, progress, table
 from kdas_edge.environment import describe
@@ -255,7 +256,5 @@ def show(title: str, counts: dict[str, int], found: dict[str, dict[str, Any]]) -
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main()
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from file_loader import Files, forever
+from one_line_errors import one_line_errors
 from torch.utils.data import DataLoader
 
 from kdas_edge.data import augment
@@ -193,4 +194,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()
