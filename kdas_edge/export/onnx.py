@@ -24,6 +24,7 @@ from kdas_edge.export.editor import OPSET, Editor
 from kdas_edge.export.equalise import move_channel_ranges
 from kdas_edge.export.graph import DeployGraph
 from kdas_edge.export.presets import CAMERA_INPUT, HOLOSCAN_INPUT, INPUT, OUTPUT
+from kdas_edge.quantize.grid import rounded_weights
 
 _Array = NDArray[Any]
 
@@ -47,7 +48,7 @@ def to_onnx(network: nn.Module, size: int) -> ModelProto:
     example = torch.zeros(1, 3, size, size, device=device)
     # the exporter writes to any file-like object, though its annotation names paths only
     buffer: Any = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), rounded_weights(network, example):
         # the tracer warns of shapes that become constants, which is what a static graph wants;
         # the dynamo exporter fails on NNCF's quantisers
         warnings.simplefilter("ignore")

@@ -15,6 +15,7 @@ from torch import nn
 from kdas_edge.bundle.manifest import Normalisation, Precision
 from kdas_edge.export.graph import DeployGraph
 from kdas_edge.export.presets import CAMERA_INPUT, HOLOSCAN_INPUT, INPUT, OUTPUT
+from kdas_edge.quantize.grid import rounded_weights
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -37,12 +38,17 @@ def to_openvino(network: nn.Module, size: int) -> "ov.Model":
     """
     ov = import_openvino()
     graph = DeployGraph(network).eval()
-    device = next(network.parameters()).device
-    with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(None):
+    example = torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
+    with (
+        warnings.catch_warnings(),
+        torch.no_grad(),
+        contextlib.redirect_stdout(None),
+        rounded_weights(network, example),
+    ):
         warnings.simplefilter("ignore")
         model = ov.convert_model(
             graph,
-            example_input=torch.zeros(1, 3, size, size, device=device),
+            example_input=example,
             input=[1, 3, size, size],
         )
     _name_ends(model, INPUT, "NCHW")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kdas_edge.models.deploy import deploy_form
 from kdas_edge.quantize.attempts import Ranges
+from kdas_edge.quantize.grid import settle_weights
 from kdas_edge.quantize.layers import ignored_operations
 from kdas_edge.quantize.qat import name_quantizers_once
 from kdas_edge.quantize.toolkit import check_compiler, import_nncf, quiet
@@ -69,7 +70,10 @@ def post_training_quantize(
             ignored_scope=nncf.IgnoredScope(names=ignored, validate=False) if ignored else None,
             advanced_parameters=_advanced(nncf, recipe, ranges),
         )
-    return name_quantizers_once(quantized.eval())
+    quantized = name_quantizers_once(quantized.eval())
+    if recipe.overflow_fix != "disable":
+        settle_weights(quantized, samples[0].to(device), recipe.overflow_fix == "enable")
+    return quantized
 
 
 def _advanced(nncf: Any, recipe: PtqRecipe, ranges: Ranges) -> Any:
