@@ -2,8 +2,8 @@
 
 Without VNNI a processor adds two products of an 8-bit activation (0…255) and an 8-bit weight in 16
 bits. Weights within ±64 of the 255 levels cannot saturate there (2 · 255 · 64 < 2¹⁵), which is what
-NNCF's overflow fix is for. Two things it leaves undone, both of which make runtimes disagree with
-the network that was judged:
+NNCF's overflow fix is for. It leaves three things undone, the first two of which make runtimes
+disagree with the network that was judged:
 
 - It doubles the scale, which puts the largest weight of *every* output channel at level 63.5, to
   the last bit halfway between two levels. torch rounds it to 64; OpenVINO's and ONNX's constants,
@@ -11,9 +11,11 @@ the network that was judged:
   mobilenetv2_100.
 - It passes over constants that are no weights of a layer, such as the pooling matrices of SAM.
   They stay at level 127, and on AVX2 the pooled map was a third off.
+- It halves the levels of every weight, where only two neighbours together have to stay low.
 
-`settle_weights` mends both where the quantisers are made, and `rounded_weights` lets an exporter
-see weights that are already rounded, so that no formula of its own decides about a near tie.
+`settle_weights` mends all of it where the quantisers are made, and `rounded_weights` lets an
+exporter see weights that are already rounded, so that no formula of its own decides about a near
+tie.
 """
 
 import contextlib
@@ -35,20 +37,48 @@ class _Constant:
     value: Tensor
     rounded: Tensor
     scale: Tensor
-    depthwise: bool
+    owner: nn.Module | None
+
+    @property
+    def depthwise(self) -> bool:
+        return isinstance(self.owner, nn.Conv2d) and self.owner.groups > 1
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the products that are added in pairs are those of neighbouring channels."""
+        if isinstance(self.owner, nn.Linear):
+            return True
+        return isinstance(self.owner, nn.Conv1d | nn.Conv2d) and (
+            self.owner.groups == 1 and self.value[0, 0].numel() == 1
+        )
 
     def largest(self) -> Tensor:
         """Largest magnitude that shares a scale, in the scale's shape."""
-        value = self.value.detach().abs()
+        return self._largest(self.value.detach().abs())
+
+    def largest_pair(self) -> Tensor:
+        """Largest magnitude of a weight, or of the sum of two neighbours, that shares a scale."""
+        value = self.value.detach()
+        if value.shape[1] == 1:
+            return self.largest()
+        pairs = [
+            signed[:, :-1] + signed[:, 1:] for signed in (value.clamp(min=0), -value.clamp(max=0))
+        ]
+        return torch.stack([self.largest(), *(self._largest(pair) for pair in pairs)]).amax(0)
+
+    def _largest(self, magnitude: Tensor) -> Tensor:
         if self.scale.numel() == 1:
-            return value.max().reshape(self.scale.shape)
+            return magnitude.max().reshape(self.scale.shape)
         shared = [axis for axis, size in enumerate(self.scale.shape) if size == 1]
-        return value.amax(dim=shared, keepdim=True)
+        return magnitude.amax(dim=shared, keepdim=True)
 
 
 def settle_weights(quantized: nn.Module, sample: Tensor, every: bool) -> int:
-    """Give 7-bit weights a scale that puts the largest of each channel on level 64 exactly.
+    """Give the weights scales that cannot saturate, and that leave no largest weight on a tie.
 
+    The largest weight of a channel falls on level 64, exactly. In a 1×1 convolution or a linear
+    layer it may lie higher: there two neighbouring input channels are added, and it is enough that
+    no two neighbours of one sign exceed level 127 together (255 · 128 < 2¹⁵, rounding included).
     Depthwise convolutions are left alone: their kernels add up in 32 bits, and NNCF gives them all
     255 levels.
 
@@ -65,11 +95,12 @@ def settle_weights(quantized: nn.Module, sample: Tensor, every: bool) -> int:
         largest = constant.largest()
         level = _LEVELS * float((largest / constant.scale.detach()).max())
         half = abs(level - _LEVELS / 2) < 0.5
-        if half or (every and not constant.depthwise and level > _SAFE):
-            with torch.no_grad():
-                settled = largest * (_LEVELS / _SAFE)
-                constant.scale.copy_(torch.where(largest > 0, settled, constant.scale))
-            changed += 1
+        if not half and (not every or constant.depthwise or level <= _SAFE):
+            continue
+        settled = constant.largest_pair() if constant.pointwise else largest * (_LEVELS / _SAFE)
+        with torch.no_grad():
+            constant.scale.copy_(torch.where(largest > 0, settled, constant.scale))
+        changed += 1
     return changed
 
 
@@ -108,20 +139,19 @@ def _quantized_constants(quantized: nn.Module, sample: Tensor) -> list[_Constant
         for value in (*quantized.parameters(), *quantized.buffers())
         if value.numel() > 1
     }
-    depthwise = {
-        module.weight.data_ptr()
+    owners = {
+        module.weight.data_ptr(): module
         for module in quantized.modules()
-        if isinstance(module, nn.Conv2d) and module.groups > 1
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear)
     }
     found: list[_Constant] = []
 
     def note(quantizer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         value = known.get(inputs[0].data_ptr())
         if value is not None and value.shape == inputs[0].shape:
-            place = value.data_ptr()
             scale = quantizer.get_parameter(_SCALE)
-            rounded = output.detach().clone()
-            found.append(_Constant(value, rounded, scale, place in depthwise))
+            owner = owners.get(value.data_ptr())
+            found.append(_Constant(value, output.detach().clone(), scale, owner))
 
     quantizers = [module for module in quantized.modules() if _SCALE in module._parameters]
     if not quantizers:
