@@ -238,8 +238,8 @@ class PtqRecipe(_Section):
     )
     overflow_fix: Literal["enable", "first_layer", "disable"] = Field(
         "enable",
-        description="7-bit weights where a CPU without VNNI would saturate: there `disable` "
-        "changes 2 % of the mask, `enable` 0.25 %; with VNNI 0.06 and 0.13 %",
+        description="weights that cannot saturate on a CPU without VNNI, where `disable` changes "
+        "2 % of the mask: the products of two neighbours have to fit into 16 bits",
     )
     fast_bias_correction: bool = Field(
         True, description="shift biases by the mean error of int8; false: leave them"
