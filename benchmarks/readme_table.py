@@ -162,6 +162,21 @@ def ablation_table(results: dict[str, Any]) -> str:
     return text
 
 
+def agreement_table(results: dict[str, Any]) -> str:
+    """One int8 model on every path whose kernels are known to have run, against torch."""
+    head = ["path", "mask pixels that differ, %", "worst frame, %", "difference in mean Dice"]
+    rows = []
+    for name, path in results["paths"].items():
+        if path["verified"]:
+            pixels = (f"{100 * path['disagreement'][key]:.2f}" for key in ("mean", "worst"))
+            rows.append([name, *pixels, f"{path['dice_difference']:+.4f}"])
+    return (
+        markdown(head, rows)
+        + f"\n\n{len(results['frames'])} frames at {results['size']} pixels, "
+        + f"{results['environment']['cpu']}; allowed are 0.5 % on average and 0.002."
+    )
+
+
 def embedding_table(results: dict[str, Any]) -> str:
     """A 1080p frame in, a mask of that size out, beside the model alone."""
     head = ["preset", "model, p50 ms", "frame to mask, p50 ms", "× model", "p99 ms", "Python ms"]
@@ -226,6 +241,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "published": ("bench.json", published_table),
     "ablation": ("ablation/summary.json", ablation_table),
     "int8 speed": ("int8_speed.json", speed_table),
+    "agreement": ("int8_agreement_352.json", agreement_table),
     "embedding": ("embedding_latency.json", embedding_table),
     "soak": ("soak.json", soak_sentence),
     "stability": ("stability_kvasir.json", stability_table),
