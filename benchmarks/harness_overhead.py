@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import yaml
-from one_line_errors import one_line_errors
 from openvino import opset13 as ops
 
 from kdas_edge.bench.peers import PeerBundle, open_peer
@@ -132,5 +131,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
-        sys.exit(main())
+    sys.exit(main())

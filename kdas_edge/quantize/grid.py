@@ -93,13 +93,16 @@ def settle_weights(quantized: nn.Module, sample: Tensor, every: bool) -> int:
     changed = 0
     for constant in _quantized_constants(quantized, sample):
         largest = constant.largest()
-        level = _LEVELS * float((largest / constant.scale.detach()).max())
-        half = abs(level - _LEVELS / 2) < 0.5
-        if not half and (not every or constant.depthwise or level <= _SAFE):
+        level = _LEVELS * largest / constant.scale.detach()
+        wrong = (level - _LEVELS / 2).abs() < 0.5
+        if every and not constant.depthwise:
+            wrong |= level > _SAFE
+        # NNCF gives a channel of next to nothing a scale beyond its weights, which stays
+        if not wrong.any():
             continue
         settled = constant.largest_pair() if constant.pointwise else largest * (_LEVELS / _SAFE)
         with torch.no_grad():
-            constant.scale.copy_(torch.where(largest > 0, settled, constant.scale))
+            constant.scale.copy_(torch.where(wrong, settled, constant.scale))
         changed += 1
     return changed
 
