@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from one_line_errors import one_line_errors
+from readme_table import markdown
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -316,13 +317,13 @@ def write_tables(results: Path) -> None:
     for name, twin in TWINS:
         if name in rows and twin in rows:
             differences = {s: estimates(rows[name], rows[twin], s)[1] for s in sets}
-            twins[f"{name} − {twin}"] = {
-                s: e.as_json() for s, e in differences.items() if e is not None
-            }
+            known = {s: e.as_json() for s, e in differences.items() if e is not None}
+            if known:  # otherwise the two have no seed in common
+                twins[f"{name} − {twin}"] = known
     write_json(results / "summary.json", {"schema": SCHEMA, "rows": summary, "twins": twins})
     columns = ["row", "seeds", *(f"{s}{d}" for s in sets for d in ("", " − supervised"))]
     cells = [
-        [name, row["seeds"], *(text for s in sets for text in cell_texts(row["sets"][s]))]
+        [name, str(row["seeds"]), *(text for s in sets for text in cell_texts(row["sets"][s]))]
         for name, row in summary.items()
     ]
     table("Dice, deploy protocol; difference with 95 % interval over images", columns, cells)
@@ -331,13 +332,8 @@ def write_tables(results: Path) -> None:
         columns = ["difference", *sets]
         cells = [[name, *(signed(row[s]) for s in sets)] for name, row in twins.items()]
         table("What one part gives", columns, cells)
-        text += "\n" + markdown(columns, cells)
-    write_text_atomic(results / "summary.md", text)
-
-
-def markdown(columns: list[str], cells: list[list[Any]]) -> str:
-    lines = [columns, ["---"] * len(columns), *cells]
-    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
+        text += "\n\n" + markdown(columns, cells)
+    write_text_atomic(results / "summary.md", text + "\n")
 
 
 def estimates(

@@ -41,8 +41,7 @@ from kdas_edge.runtime.targets import parse_target
 
 # the frame sizes of CVC-ClinicDB, CVC-300 and Kvasir-SEG (typical)
 SIZES = ((384, 288), (574, 500), (622, 529))
-
-
+# whole passes of each kind; the fastest counts
 PASSES = 3
 
 

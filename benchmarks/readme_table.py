@@ -146,20 +146,21 @@ def ablation_table(results: dict[str, Any]) -> str:
             found = row["sets"][image_set]
             text, other = f"{found['dice']['mean']:.3f}", found["minus_supervised"]
             if other is not None:
-                text += f" ({other['mean']:+.3f}: {other['low']:+.3f} to {other['high']:+.3f})"
+                text += f" ({with_interval(other)})"
             cells.append(text)
         rows.append([name, row["what"], str(row["seeds"]), *cells])
     text = markdown(head, rows)
     if results["twins"]:
         twins = [
-            [
-                name,
-                *(f"{e['mean']:+.3f}: {e['low']:+.3f} to {e['high']:+.3f}" for e in row.values()),
-            ]
+            [name, *(with_interval(estimate) for estimate in row.values())]
             for name, row in results["twins"].items()
         ]
         text += "\n\n" + markdown(["what one part gives", *sets], twins)
     return text
+
+
+def with_interval(difference: dict[str, float]) -> str:
+    return "{mean:+.3f}: {low:+.3f} to {high:+.3f}".format(**difference)
 
 
 def agreement_table(results: dict[str, Any]) -> str:
@@ -170,11 +171,11 @@ def agreement_table(results: dict[str, Any]) -> str:
         if path["verified"]:
             pixels = (f"{100 * path['disagreement'][key]:.2f}" for key in ("mean", "worst"))
             rows.append([name, *pixels, f"{path['dice_difference']:+.4f}"])
-    return (
-        markdown(head, rows)
-        + f"\n\n{len(results['frames'])} frames at {results['size']} pixels, "
-        + f"{results['environment']['cpu']}; allowed are 0.5 % on average and 0.002."
+    below = (
+        f"{len(results['frames'])} frames at {results['size']} pixels, "
+        f"{results['environment']['cpu']}; allowed are 0.5 % on average and 0.002."
     )
+    return markdown(head, rows, below)
 
 
 def embedding_table(results: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ dozens of maps on it.
 
 import functools
 import math
-import operator
 from dataclasses import dataclass
 
 import cv2
@@ -78,7 +77,8 @@ class MaskGeometry:
             raise ValueError("a mask without a polyp has no geometry")
         self._bounds = cv2.boundingRect(self.pixels)
         self.box = self.around(REACH)
-        self._decay: list[tuple[float, Decay]] = []
+        self._reach = -math.inf
+        self._decay: Decay | None = None
 
     def prepare(self) -> None:
         """Compute now, perhaps in another thread, what nearly every map will need."""
@@ -129,9 +129,8 @@ class MaskGeometry:
             margin: distance in pixels up to which it must be known; more is known where another map
                 needed more.
         """
-        known = [found for reach, found in self._decay if reach >= margin]
-        if known:
-            return known[0]
+        if self._decay is not None and self._reach >= margin:
+            return self._decay
         reach = _MARGIN_STEP * math.ceil(margin / _MARGIN_STEP)
         box = self.around(reach)
         outside = np.subtract(1, self.pixels[box], dtype=np.uint8)
@@ -140,10 +139,9 @@ class MaskGeometry:
         exact = cv2.sqrt(np.rint(distance * distance).astype(np.float64))
         exact *= _DECAY
         weights = np.asarray(cv2.exp(exact), dtype=np.float64)
-        found = Decay(box, weights, float(weights.sum()))
-        self._decay.append((math.inf if weights.shape == self.mask.shape else reach, found))
-        self._decay.sort(key=operator.itemgetter(0))
-        return found
+        self._reach = math.inf if weights.shape == self.mask.shape else reach
+        self._decay = Decay(box, weights, float(weights.sum()))
+        return self._decay
 
     def around(self, margin: int) -> Box:
         """The smallest rows and columns that hold the polyp, and `margin` pixels on each side."""

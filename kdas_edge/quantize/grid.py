@@ -73,7 +73,7 @@ class _Constant:
         return magnitude.amax(dim=shared, keepdim=True)
 
 
-def settle_weights(quantized: nn.Module, sample: Tensor, every: bool) -> int:
+def settle_weights(quantized: nn.Module, sample: Tensor, every: bool) -> None:
     """Give the weights scales that cannot saturate, and that leave no largest weight on a tie.
 
     The largest weight of a channel falls on level 64, exactly. In a 1×1 convolution or a linear
@@ -86,25 +86,17 @@ def settle_weights(quantized: nn.Module, sample: Tensor, every: bool) -> int:
         quantized: from NNCF, in eval mode; its scales are changed in place.
         sample: normalised (1, 3, S, S), for one forward pass.
         every: also constants that NNCF left with all 255 levels; otherwise only those of 7 bits.
-
-    Returns:
-        How many constants were given another scale.
     """
-    changed = 0
     for constant in _quantized_constants(quantized, sample):
         largest = constant.largest()
         level = _LEVELS * largest / constant.scale.detach()
         wrong = (level - _LEVELS / 2).abs() < 0.5
         if every and not constant.depthwise:
             wrong |= level > _SAFE
-        # NNCF gives a channel of next to nothing a scale beyond its weights, which stays
-        if not wrong.any():
-            continue
         settled = constant.largest_pair() if constant.pointwise else largest * (_LEVELS / _SAFE)
         with torch.no_grad():
+            # NNCF gives a channel of next to nothing a scale beyond its weights, which stays
             constant.scale.copy_(torch.where(wrong, settled, constant.scale))
-        changed += 1
-    return changed
 
 
 @contextlib.contextmanager
