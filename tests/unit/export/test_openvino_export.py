@@ -72,16 +72,19 @@ def test_the_metadata_can_be_read_from_the_ir(tiny: TinyStudent, tmp_path: Path)
     assert {key: str(value) for key, value in info.items()} == metadata
 
 
-@pytest.mark.parametrize(("height", "width"), [(90, 120), (50, 40), (SIZE, SIZE)])
-def test_the_camera_ir_resizes_as_pil_does_at_any_frame_size(height: int, width: int) -> None:
+@pytest.mark.parametrize("size", [SIZE, 83])  # whole bands of output lines, and a part of one
+@pytest.mark.parametrize(("height", "width"), [(90, 120), (50, 40), (SIZE, SIZE), (1, 160)])
+def test_the_camera_ir_resizes_as_pil_does_at_any_frame_size(
+    height: int, width: int, size: int
+) -> None:
     plain = Normalisation(mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
-    parameter = ov.opset13.parameter([1, 3, SIZE, SIZE], np.float32, name="image")
+    parameter = ov.opset13.parameter([1, 3, size, size], np.float32, name="image")
     identity = ov.Model([ov.opset13.relu(parameter)], [parameter])
-    model = exporter.with_camera_input(identity, plain, SIZE)
+    model = exporter.with_camera_input(identity, plain, size)
     assert model.input(0).get_partial_shape() == ov.PartialShape([1, -1, -1, 3])
     frame = scene(3, 160)[0][:height, :width]
     levels = run(model, np.ascontiguousarray(frame[None, ..., ::-1]))[0].transpose(1, 2, 0)
-    wanted = resize_image(frame, SIZE, SIZE).astype(np.float32)
+    wanted = resize_image(frame, size, size).astype(np.float32)
     assert np.abs(levels - wanted).max() <= 1.01
     assert (np.abs(levels - wanted) > 0.5).mean() < 0.02
 
