@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _CONVERTER_NOTES = ("conversion_parameters", "is_python_object", "legacy_frontend")
 # OpenVINO numbers unnamed layers with a counter of the process: Multiply_1234
 _NUMBERED = re.compile(r"^[A-Za-z0-9]+_\d+$")
-# output lines of one product of the camera's resize: 1920×1080 on two threads takes 10 to 12 ms with
-# 16 to 44, 16 ms with 88, 47 ms with all
+# output lines of one product of the camera's resize; two threads, 1920×1080: 10 to 12 ms with 16 to
+# 44 of them, 16 ms with 88, 47 ms with all
 _BAND = 32
 
 
