@@ -29,7 +29,7 @@ from kdas_edge.data.dataset import ResidentSet, load_pairs, load_training_data
 from kdas_edge.data.features import FEATURES
 from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
 from kdas_edge.data.layout import Pair, list_images
-from kdas_edge.distill.engine import validate
+from kdas_edge.distill.validation import validate
 from kdas_edge.environment import describe
 from kdas_edge.files import write_json
 from kdas_edge.models.checkpoints import load_network

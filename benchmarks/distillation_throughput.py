@@ -27,16 +27,12 @@ from torch.utils.data import DataLoader
 from kdas_edge.console import info, table
 from kdas_edge.data.dataset import load_pairs
 from kdas_edge.data.layout import training_set
-from kdas_edge.distill.engine import (
-    Trainer,
-    make_fabric,
-    normalise,
-    peak_memory_mib,
-    set_train_mode,
-)
+from kdas_edge.distill.engine import peak_memory_mib
 from kdas_edge.distill.kdas import DistillationLoss
+from kdas_edge.distill.trainer import Trainer, make_fabric, set_train_mode
 from kdas_edge.environment import describe
 from kdas_edge.files import write_json
+from kdas_edge.models.inputs import normalise
 from kdas_edge.models.zoo import build
 from kdas_edge.recipe import ModelRecipe, TrainRecipe, load_recipe
 

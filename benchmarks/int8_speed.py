@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from kdas_edge.bench.profile import profile_model
 from kdas_edge.console import info, table
 from kdas_edge.data.synthetic import scene
-from kdas_edge.distill.engine import normalise
 from kdas_edge.environment import describe
 from kdas_edge.export.openvino import to_openvino
 from kdas_edge.files import write_json
 from kdas_edge.latency import Latency, measure, speedup
+from kdas_edge.models.inputs import normalise
 from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters
 from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import ModelRecipe, PtqRecipe

@@ -33,7 +33,8 @@ from kdas_edge.bench.scores import Estimate, bootstrap_mean
 from kdas_edge.console import info, table
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.layout import resize_image, test_sets
-from kdas_edge.distill.engine import derive_seed, fit
+from kdas_edge.distill.engine import fit
+from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.distill.training import run_training
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from kdas_edge.data.layout import read_pair, resize_image, resize_mask, training_set
 from kdas_edge.data.synthetic import scene
-from kdas_edge.distill.engine import normalise
 from kdas_edge.models.checkpoints import load_network, save_network
+from kdas_edge.models.inputs import normalise
 from kdas_edge.models.zoo import Architecture, build
 from kdas_edge.recipe import ModelRecipe
 

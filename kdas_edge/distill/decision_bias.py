@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdas_edge.data.dataset import TrainingData
-from kdas_edge.distill.engine import outputs_in_batches
+from kdas_edge.distill.validation import outputs_in_batches
 from kdas_edge.models.checkpoints import load_network, save_network
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.run import Run

@@ -9,7 +9,8 @@ from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.splits import write_split
 from kdas_edge.distill import unlabelled
 from kdas_edge.distill.decision_bias import fit_bias_of_run
-from kdas_edge.distill.engine import derive_seed, fit
+from kdas_edge.distill.engine import fit
+from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory
 from kdas_edge.models.checkpoints import load_network

@@ -19,9 +19,9 @@ from kdas_edge.console import progress
 from kdas_edge.data.dataset import ResidentSet, TrainingData
 from kdas_edge.data.duplicates import fingerprint
 from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
-from kdas_edge.distill.engine import normalise, resized
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, write_json
+from kdas_edge.models.inputs import normalise, resized
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import TrainRecipe
 from kdas_edge.run import Run

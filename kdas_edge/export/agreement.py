@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kdas_edge.data.layout import resize_image
-from kdas_edge.distill.engine import normalise
 from kdas_edge.export.graph import DeployGraph
 from kdas_edge.export.runners import load
+from kdas_edge.models.inputs import normalise
 from kdas_edge.models.zoo import Architecture
 
 Frame = NDArray[np.uint8]

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdas_edge.data.dataset import ResidentSet
-from kdas_edge.distill.engine import normalise, resized, validate
+from kdas_edge.distill.validation import validate
+from kdas_edge.models.inputs import normalise, resized
 from kdas_edge.models.zoo import Architecture
 
 _BATCH = 8

@@ -21,7 +21,7 @@ from torch import nn
 
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.splits import write_split
-from kdas_edge.distill.engine import derive_seed
+from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.distill.training import describe
 from kdas_edge.errors import GateError, UserError
 from kdas_edge.files import check_output_directory, read_json, write_json

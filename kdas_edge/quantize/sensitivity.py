@@ -15,8 +15,8 @@ from torch import Tensor
 
 from kdas_edge.console import progress
 from kdas_edge.data.dataset import ResidentSet
-from kdas_edge.distill.engine import resized
 from kdas_edge.files import read_json, write_json
+from kdas_edge.models.inputs import resized
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.quantize.evaluation import probability_maps
 from kdas_edge.quantize.mixed import MixedNetwork

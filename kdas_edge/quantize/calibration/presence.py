@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from kdas_edge.data.layout import resize_image
-from kdas_edge.distill.engine import normalise
 from kdas_edge.models.checkpoints import load_network
+from kdas_edge.models.inputs import normalise
 from kdas_edge.quantize.calibration.candidates import PredictShare
 
 

@@ -14,12 +14,11 @@ import torch
 from own_process import passed_alone
 from safetensors.torch import load_file
 
-from kdas_edge.data.dataset import load_training_data
 from kdas_edge.distill import engine
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
 from kdas_edge.models.checkpoints import load_network
-from kdas_edge.recipe import ScheduleRecipe, TrainRecipe, dump_recipe, load_recipe
+from kdas_edge.recipe import TrainRecipe, dump_recipe, load_recipe
 from kdas_edge.run import Run, open_run
 
 
@@ -134,7 +133,7 @@ def test_a_run_killed_without_warning_resumes_to_the_same_weights(
 _AVERAGED_GRADIENT = """
 import sys, torch
 from kdas_edge.data.dataset import load_training_data
-from kdas_edge.distill.engine import Trainer, make_fabric, set_train_mode
+from kdas_edge.distill.trainer import Trainer, make_fabric, set_train_mode
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.recipe import TrainRecipe, load_recipe
 from pathlib import Path
@@ -212,40 +211,6 @@ def test_a_bad_folder_or_backbone_leaves_no_run_behind(scenes: Path, tmp_path: P
         with pytest.raises(UserError):
             run_training(tiny(scenes, **change), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
-    schedule = ScheduleRecipe(epochs=1, learning_rate=1.0, warmup=0.1)
-    rates = [engine.learning_rate(schedule, step, 100) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == rates[10] == 1.0
-    assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
-    assert rates[-1] < 1e-3
-
-
-def test_seeds_of_neighbouring_steps_share_nothing() -> None:
-    seeds = {engine.derive_seed(a, b) for a in range(30) for b in range(30)}
-    assert len(seeds) == 900
-    assert all(0 <= seed < 2**63 for seed in seeds)
-
-
-def test_validation_counts_an_empty_frame_left_empty_as_right(scenes: Path) -> None:
-    class Silent(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            z = torch.full_like(x[:, :1], -9.0)
-            return z, z
-
-    recipe = tiny(scenes, data__validation=0)
-    data = load_training_data(recipe.data).train
-    from kdas_edge.models.zoo import Architecture
-
-    dice, masks = engine.validate(
-        Silent(), data.images, data.masks, 64, Architecture("none", size=64)
-    )
-    empty = ~data.masks.bool().flatten(1).any(1).numpy()
-    assert empty.any() and not empty.all()
-    assert np.array_equal(dice, empty.astype(float))
-    assert not masks.any()
 
 
 def test_a_distillation_in_bf16_trains_and_logs_the_gradient_shares(

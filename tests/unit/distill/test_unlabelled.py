@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.layout import read_image
 from kdas_edge.data.synthetic import scene
-from kdas_edge.distill.engine import epoch_order
+from kdas_edge.distill.schedule import epoch_order
 from kdas_edge.distill.training import run_training
 from kdas_edge.distill.unlabelled import agreement
 from kdas_edge.errors import UserError

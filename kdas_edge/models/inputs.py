@@ -1,0 +1,20 @@
+"""From resident images in 0…1 to the input of a network, as in training."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdas_edge.models.zoo import Architecture
+
+
+def resized(x: Tensor, size: int) -> Tensor:
+    """Resize (B, C, S, S) to size×size as PIL does (antialiased bilinear), if it is another."""
+    if size == x.shape[-1]:
+        return x
+    return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+
+
+def normalise(images: Tensor, architecture: Architecture) -> Tensor:
+    """`(x - mean) / std` for images (B, 3, H, W) in 0…1."""
+    mean = images.new_tensor(architecture.mean).view(1, 3, 1, 1)
+    std = images.new_tensor(architecture.std).view(1, 3, 1, 1)
+    return (images - mean) / std
