@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.bundle.manifest import TOLERANCES, ModelFile
+from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle
+from kdas_edge.bundle.tolerances import TOLERANCES
 from kdas_edge.data.layout import read_image
 from kdas_edge.errors import UserError
 from kdas_edge.evidence.checks import Check, first_line

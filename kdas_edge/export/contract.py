@@ -8,7 +8,6 @@ from pathlib import Path
 from kdas_edge import environment
 from kdas_edge.bundle.manifest import (
     FILE_NAME,
-    TOLERANCES,
     AccuracyRecord,
     FileRecord,
     Golden,
@@ -20,6 +19,7 @@ from kdas_edge.bundle.manifest import (
     Provenance,
 )
 from kdas_edge.bundle.metadata import model_metadata
+from kdas_edge.bundle.tolerances import TOLERANCES
 from kdas_edge.export import onnx as to_onnx
 from kdas_edge.export.presets import input_contract
 from kdas_edge.export.rows import ExportReport, Row

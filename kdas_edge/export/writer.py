@@ -11,13 +11,13 @@ from kdas_edge.bundle.manifest import (
     FILE_NAME,
     PRECISIONS,
     SBOM_NAME,
-    TOLERANCES,
     AccuracyRecord,
     Format,
     Precision,
     Preset,
 )
 from kdas_edge.bundle.metadata import model_metadata
+from kdas_edge.bundle.tolerances import TOLERANCES
 from kdas_edge.bundle.versions import file_versions
 from kdas_edge.console import progress
 from kdas_edge.data.layout import read_image
