@@ -13,6 +13,7 @@ where it does not.
 import argparse
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ from kdas_edge.models.zoo import Architecture
 from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import PtqRecipe
 
+ESTIMATORS = get_args(PtqRecipe.model_fields["range_estimator"].annotation)
 SETTINGS = ("enable", "first_layer", "disable")
 
 
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--settings", default=",".join(SETTINGS))
     parser.add_argument("--model-type", choices=("transformer", "none"), default="transformer")
     parser.add_argument("--ranges", choices=("tensor", "channel"), default="tensor")
+    parser.add_argument("--range-estimator", choices=ESTIMATORS, default="default")
     parser.add_argument("--samples", type=int, default=100, help="calibration frames")
     parser.add_argument("--frames", type=int, default=200, help="frames to compare on")
     parser.add_argument("--threads", type=int, default=1)
@@ -72,6 +75,11 @@ def main() -> None:
         if setting not in SETTINGS:
             raise UserError(f"--settings {setting!r}: choose among {', '.join(SETTINGS)}")
 
+    quantisation = {
+        "model_type": args.model_type,
+        "activation_ranges": args.ranges,
+        "range_estimator": args.range_estimator,
+    }
     results = {}
     with tempfile.TemporaryDirectory(prefix="kdas-edge-overflow-") as scratch:
         folder = Path(scratch)
@@ -81,9 +89,7 @@ def main() -> None:
         float_dice = float(dice_of(run_torch(student, frames), frames).mean())
         for setting in settings:
             info(f"quantising with overflow_fix={setting}")
-            recipe = PtqRecipe(
-                overflow_fix=setting, model_type=args.model_type, activation_ranges=args.ranges
-            )
+            recipe = PtqRecipe.model_validate({**quantisation, "overflow_fix": setting})
             quantized = post_training_quantize(student, samples, recipe)
             results[setting] = measure(quantized, architecture, frames, args.threads, folder)
 
@@ -105,8 +111,7 @@ def main() -> None:
             "backbone": architecture.backbone,
             "size": architecture.size,
             "calibration_frames": len(samples),
-            "model_type": args.model_type,
-            "ranges": args.ranges,
+            **quantisation,
             "frames": frames.names,
             "float_dice": float_dice,
             "environment": describe(),
