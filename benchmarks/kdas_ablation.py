@@ -210,6 +210,8 @@ def public(recipe: TrainRecipe) -> dict[str, Any]:
             values[section][key] = Path(values[section][key]).name
     if values["teacher"] is not None:
         values["teacher"] = Path(values["teacher"]).name
+    if values["teacher_mirrors"] == 1:
+        del values["teacher_mirrors"]  # rows were made before this key existed
     return values
 
 

@@ -164,6 +164,9 @@ class TrainRecipe(_Section):
     teacher_size: int | None = Field(
         None, ge=64, multiple_of=32, description="the teacher sees the image at this size"
     )
+    teacher_mirrors: int = Field(
+        1, ge=1, le=4, description="mirror images over which the teacher's answer is averaged"
+    )
     augment: AugmentRecipe = AugmentRecipe()
     loss: LossRecipe = LossRecipe(variant="supervised")
     schedule: ScheduleRecipe
@@ -268,6 +271,7 @@ class QuantizeRecipe(_Section):
     student: str = Field(description="the float run, or a checkpoint")
     teacher: str | None = None
     teacher_size: int | None = Field(None, ge=64, multiple_of=32)
+    teacher_mirrors: int = Field(1, ge=1, le=4)
     calibration: CalibrationRecipe = CalibrationRecipe()
     ptq: PtqRecipe = PtqRecipe()
     augment: AugmentRecipe = AugmentRecipe()

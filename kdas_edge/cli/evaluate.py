@@ -32,7 +32,8 @@ def evaluate(
         typer.Option(
             "--target",
             help="Where to run, runtime:device[:option=value]. "
-            "Default: openvino:CPU for a bundle, torch:cpu for a checkpoint.",
+            "Default: openvino:CPU for a bundle, torch:cpu for a checkpoint. "
+            "torch:cpu:mirrors=4 averages a teacher over mirror images.",
         ),
     ] = None,
     precision: Annotated[

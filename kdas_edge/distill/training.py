@@ -14,6 +14,7 @@ from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory
 from kdas_edge.models.checkpoints import load_network
+from kdas_edge.models.mirrors import with_mirrors
 from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters
 from kdas_edge.recipe import TrainRecipe
 from kdas_edge.run import Run
@@ -44,18 +45,23 @@ def run_training(
     student, architecture = build(recipe.model, recipe.data.size)
     if recipe.model.start is not None:
         start_from(Path(recipe.model.start), student, architecture)
-    teacher = teacher_architecture = None
+    teacher: torch.nn.Module | None = None
+    teacher_architecture = None
     if recipe.teacher is not None:
         teacher, teacher_architecture = load_network(Path(recipe.teacher))
     data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
     verdicts: list[unlabelled.FrameVerdict] = []
     if recipe.data.unlabelled is not None:
+        # asked without mirrors: it is their disagreement that counts
         assert teacher is not None and teacher_architecture is not None  # the recipe sees to it
         known = out / recipe.name / unlabelled.FILE_NAME
         verdicts = unlabelled.judge_frames(
             data, recipe, teacher, teacher_architecture, known if resume else None
         )
         data = unlabelled.without_doubtful(data, verdicts)
+
+    if teacher is not None:
+        teacher = with_mirrors(teacher, recipe.teacher_mirrors)
 
     run = Run.create(
         out, recipe, resume, overwrite, "train" if recipe.teacher is None else "distill"

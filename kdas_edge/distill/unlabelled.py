@@ -22,14 +22,14 @@ from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, write_json
 from kdas_edge.models.inputs import normalise, resized
+from kdas_edge.models.mirrors import mirrored
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import TrainRecipe
 from kdas_edge.run import Run
 
 FILE_NAME = "unlabelled.json"
-
 # the frame itself, left to right, upside down
-_MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,), (2,))
+_MIRRORS = 3
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,8 @@ def agreement(
         for start in range(0, len(images), batch):
             x = images[start : start + batch].float() / 255
             x = normalise(resized(x, size), architecture).to(memory_format=torch.channels_last)
-            masks = []
-            for dims in _MIRRORS:
-                z1, z2 = teacher(x.flip(dims))
-                masks.append(((z1 + z2).flip(dims) > 0).flatten(1))
+            answers = mirrored(teacher, x, _MIRRORS)
+            masks = [(z1 + z2 > 0).flatten(1) for z1, z2 in answers]
             pairs = [_dice(masks[i], masks[j]) for i in range(len(masks)) for j in range(i)]
             agreements.append(torch.stack(pairs).mean(0))
             fractions.append(torch.stack([mask.double().mean(1) for mask in masks]).mean(0))

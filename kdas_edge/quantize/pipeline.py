@@ -27,6 +27,7 @@ from kdas_edge.errors import GateError, UserError
 from kdas_edge.files import check_output_directory, read_json, write_json
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.deploy import deploy_form
+from kdas_edge.models.mirrors import with_mirrors
 from kdas_edge.quantize.attempts import AttemptLog, Phase
 from kdas_edge.quantize.calibration.frames import calibration_set
 from kdas_edge.quantize.evaluation import Evaluation, evaluate
@@ -90,9 +91,12 @@ def run_quantization(
     if recipe.data.validation == 0:
         raise UserError("data.validation is 0, but the gate needs a validation split; set 0.1")
     needs_teacher = recipe.schedule is not None and recipe.loss.variant != "supervised"
+    teacher: torch.nn.Module | None
     teacher, teacher_architecture = (
         load_network(Path(str(recipe.teacher))) if needs_teacher else (None, None)
     )
+    if teacher is not None:
+        teacher = with_mirrors(teacher, recipe.teacher_mirrors)
     import_nncf()
     check_compiler(torch.cuda.is_available())
     ignored_operations(deploy_form(student), architecture.size, recipe.ptq.ignored)

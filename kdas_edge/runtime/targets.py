@@ -17,6 +17,7 @@ OPTIONS = {
     "streams": "a whole number above 0",
     "hint": "latency or throughput",
     "batch": "a whole number above 0",
+    "mirrors": "1 to 4",
 }
 AUTO = "auto"
 
@@ -51,6 +52,11 @@ class Target:
         """Frames in one inference; 1 unless the target says otherwise."""
         return int(self.options.get("batch", "1"))
 
+    @property
+    def mirrors(self) -> int:
+        """Mirror images over which a torch network is averaged (`models.mirrors`); 1: none."""
+        return int(self.options.get("mirrors", "1"))
+
 
 def parse_target(text: str) -> Target:
     """Read a target such as `openvino:CPU:threads=1`.
@@ -80,6 +86,10 @@ def parse_target(text: str) -> Target:
                 f"target {text!r}: unknown option {key!r}{_nearest(key, OPTIONS)}; "
                 f"known: {', '.join(OPTIONS)}"
             )
+        if key == "mirrors" and runtime != "torch":
+            raise UserError(
+                f"target {text!r}: mirrors is an option of torch alone, for teachers; remove it"
+            )
         if key in options:
             raise UserError(f"target {text!r}: option {key} is given twice; remove one")
         if not equals or not _is_good(key, value):
@@ -101,6 +111,8 @@ def _is_good(key: str, value: str) -> bool:
         return value in ("f32", "bf16", "f16")
     if key == "hint":
         return value in ("latency", "throughput")
+    if key == "mirrors":
+        return value in ("1", "2", "3", "4")
     return _is_whole(value) and int(value) > 0
 
 

@@ -40,6 +40,7 @@ class TorchBackend:
     def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
         # the workstation wing; a bundle with a torch file is opened where it was trained
         from kdas_edge.models.checkpoints import load_network
+        from kdas_edge.models.mirrors import with_mirrors
 
         if target.threads is not None and not target.device.startswith("cpu"):
             raise TargetError(
@@ -58,7 +59,7 @@ class TorchBackend:
         precision = target.options.get("precision", "f32")
         self._autocast = _DTYPES.get(precision)
         start = time.perf_counter()
-        network, _ = load_network(path)
+        network = with_mirrors(load_network(path)[0], target.mirrors)
         self._network: torch.nn.Module | None = network.eval().to(self._device)
         self.load_seconds = time.perf_counter() - start
         on_gpu = self._device.type == "cuda"
@@ -110,11 +111,12 @@ class TorchBackend:
 def load_on(file: Path, target: Target, x: NDArray[np.generic]) -> Callable[[], object]:
     """Load a checkpoint on a target; what is returned runs it once on `x`, synchronously."""
     from kdas_edge.models.checkpoints import load_network
+    from kdas_edge.models.mirrors import with_mirrors
 
     if target.threads is not None:
         torch.set_num_threads(target.threads)
     device = torch.device(target.device.replace(".", ":"))
-    network = load_network(file)[0].eval().to(device)
+    network = with_mirrors(load_network(file)[0], target.mirrors).eval().to(device)
 
     def run() -> object:
         with torch.inference_mode():

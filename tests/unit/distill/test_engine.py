@@ -233,6 +233,26 @@ def test_accuracy_of_a_training_at_two_sizes_uses_the_teachers_larger_image(
     assert summary["history"][0]["soft_mask"] > 0
 
 
+def test_a_teacher_is_asked_about_mirror_images_where_the_recipe_says_so(
+    scenes: Path, teacher: Path, tmp_path: Path
+) -> None:
+    terms = []
+    for count in (1, 4):
+        recipe = tiny(
+            scenes,
+            name=f"mirrors{count}",
+            teacher=str(teacher),
+            teacher_mirrors=count,
+            loss__variant="soft_mask",
+            schedule__epochs=1,
+            schedule__learning_rate=1e-30,
+        )
+        terms.append(run_training(recipe, tmp_path)["history"][0])
+    one, four = terms
+    assert one["segmentation"] == pytest.approx(four["segmentation"], abs=1e-6)
+    assert abs(one["soft_mask"] - four["soft_mask"]) > 1e-5
+
+
 def test_a_training_starts_from_the_whole_network_of_another_run_at_another_size(
     scenes: Path, tmp_path: Path, teacher: Path
 ) -> None:
