@@ -50,15 +50,11 @@ def main() -> None:
         split = data.split.sha256
         for count in counts:
             asked = with_mirrors(network, int(count)).to(memory_format=torch.channels_last)
-            found = validate(
-                asked,
-                data.validation.images,
-                data.validation.masks,
-                architecture.size,
-                architecture,
+            held_out = data.validation
+            dice, _ = validate(
+                asked, held_out.images, held_out.masks, architecture.size, architecture
             )
-            scores[f"{path.name}, mirror images: {count}"] = found[0]
-            info(f"{path.name}, mirror images: {count}: {found[0].mean():.4f}")
+            scores[f"{path.name}, mirror images: {count}"] = dice
 
     first = next(iter(scores.values()))
     rows: dict[str, Any] = {}
