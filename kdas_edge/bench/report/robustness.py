@@ -47,7 +47,7 @@ def robustness_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
     low, high = min(r["Dice"] for r in records), max(r["Dice"] for r in records)
     pad = max(0.01, (high - low) * 0.05)
     scale = alt.Scale(domain=[max(0, low - pad), min(1, high + pad)], zero=False, nice=False)
-    y = alt.Y("Dice:Q", title="Dice, protocol deploy", scale=scale)
+    y = alt.Y("Dice:Q", title="Dice", scale=scale)
     color = theme.color("model", models)
     base = alt.Chart()
     lines = base.mark_line(strokeWidth=2).encode(
@@ -68,22 +68,27 @@ def robustness_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
             alt.Tooltip("high:Q", format=".3f", title="95 % to"),
         ],
     )
-    panels = list(dict.fromkeys(_panel(record, records) for record in records))
-    values = [{**record, "panel": _panel(record, records)} for record in records]
+    sets = list(dict.fromkeys(record["data set"] for record in records))
+    corruptions = list(dict.fromkeys(record["corruption"] for record in records))
+    values = [{**record, "panel": _panel(record, sets)} for record in records]
+    # one row of panels for each corruption where there are several data sets
+    panels = [
+        _panel({"corruption": corruption, "data set": name}, sets)
+        for corruption in corruptions
+        for name in sets
+    ]
     chart = (
         alt.layer(lines, marks)
-        .properties(width=200, height=160)
+        .properties(width=200, height=160 if len(sets) == 1 else 110)
         .facet(
             alt.Facet("panel:N", title=None, sort=panels),
             data=alt.Data(values=values),
-            columns=4,
+            columns=4 if len(sets) == 1 else len(sets),
         )
     )
     return theme.finish(chart)
 
 
-def _panel(record: dict[str, Any], records: list[dict[str, Any]]) -> str:
-    sets = {other["data set"] for other in records}
-    return (
-        record["corruption"] if len(sets) == 1 else f"{record['corruption']}, {record['data set']}"
-    )
+def _panel(record: dict[str, Any], sets: list[str]) -> str:
+    corruption = record["corruption"]
+    return corruption if len(sets) == 1 else f"{corruption}, {record['data set']}"
