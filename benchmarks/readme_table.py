@@ -16,6 +16,8 @@ from kdas_edge.files import read_json, write_text_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+# said rather than left out: an empty place would be taken for a forgotten one
+MISSING = "*Nothing of this is measured yet.*"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], below: str = "") -> str:
@@ -211,6 +213,32 @@ def soak_sentence(results: dict[str, Any]) -> str:
     )
 
 
+def robustness_table(results: dict[str, Any]) -> str:
+    """Dice under each corruption at its three strengths, over the images of all sets."""
+    entries = results.get("robustness")
+    if not entries:
+        return MISSING
+    dice: dict[tuple[str, str, int], list[tuple[float, int]]] = {}
+    for entry in entries:
+        key = f"{entry['model']} {entry['precision']}", entry["corruption"], entry["strength"]
+        dice.setdefault(key, []).append((entry["metrics"]["Dice"]["mean"], entry["images"]))
+    models = list(dict.fromkeys(key[0] for key in dice))
+    corruptions = list(dict.fromkeys(key[1] for key in dice))
+
+    def mean(model: str, corruption: str, strength: int) -> str:
+        found = dice[model, corruption, strength]
+        return f"{sum(value * n for value, n in found) / sum(n for _, n in found):.3f}"
+
+    head = ["images", *(f"{model}: Dice at strength 1 / 2 / 3" for model in models)]
+    rows = [["clean", *(mean(model, corruptions[0], 0) for model in models)]]
+    for name in corruptions:
+        cells = [" / ".join(mean(model, name, s) for s in (1, 2, 3)) for model in models]
+        rows.append([name.replace("_", " "), *cells])
+    sets = list(dict.fromkeys(entry["dataset"] for entry in entries))
+    images = sum(n for _, n in dice[models[0], corruptions[0], 0])
+    return markdown(head, rows, f"{images} images of {', '.join(sets)}, {entries[0]['target']}.")
+
+
 def stability_table(results: dict[str, Any]) -> str:
     """What each measure against flicker buys and costs."""
     columns = {
@@ -246,6 +274,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "embedding": ("embedding_latency.json", embedding_table),
     "soak": ("soak.json", soak_sentence),
     "stability": ("stability_kvasir.json", stability_table),
+    "robustness": ("bench.json", robustness_table),
 }
 
 
@@ -260,9 +289,8 @@ def rewritten(text: str) -> str:
         _, closed, after = rest.partition(end)
         if not found or not closed:
             sys.exit(f"README.md has no block {name!r}")
-        # said rather than left out: an empty place would be taken for a forgotten one
         there = (RESULTS / file).is_file()
-        made = make(read_json(RESULTS / file)) if there else "*Nothing of this is measured yet.*"
+        made = make(read_json(RESULTS / file)) if there else MISSING
         text = f"{before}{start}\n{made}\n{end}{after}"
     return text
 
