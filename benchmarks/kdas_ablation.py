@@ -82,6 +82,12 @@ CELLS = {
     "soft_mask": Cell(
         "half of the loss on the teacher's map (ours)", {"variant": "soft_mask", **HALVES}, 3
     ),
+    "soft_mask_once": Cell(
+        "soft_mask, the teacher asked once about each image and its mirror images",
+        {"variant": "soft_mask", **HALVES},
+        3,
+        {"teacher_once": True, "teacher_mirrors": 4},
+    ),
     "soft_mask_same_view": Cell(
         "the same, the teacher sees the student's 192 pixels",
         {"variant": "soft_mask", **HALVES},
@@ -111,6 +117,7 @@ TWINS = (
     ("attention_kd_sgm", "attention_kd"),  # the symmetric guided map
     ("soft_mask_unlabelled", "soft_mask"),  # frames without masks, at equal cost
     ("soft_mask", "soft_mask_same_view"),  # a teacher that sees more pixels
+    ("soft_mask_once", "soft_mask"),  # a teacher asked once, at half of the cost
 )
 
 
@@ -210,8 +217,9 @@ def public(recipe: TrainRecipe) -> dict[str, Any]:
             values[section][key] = Path(values[section][key]).name
     if values["teacher"] is not None:
         values["teacher"] = Path(values["teacher"]).name
-    if values["teacher_mirrors"] == 1:
-        del values["teacher_mirrors"]  # rows were made before this key existed
+    for key in ("teacher_mirrors", "teacher_once"):
+        if values[key] == TrainRecipe.model_fields[key].default:
+            del values[key]  # rows were made before these keys existed
     return values
 
 

@@ -145,6 +145,14 @@ def _variant_by_teacher(values: Any) -> Any:
     return values
 
 
+def _once_needs_maps(once: bool, loss: LossRecipe) -> None:
+    if once and loss.variant not in ("soft_mask", "output_match"):
+        raise ValueError(
+            f"teacher_once keeps a probability, loss.variant {loss.variant!r} needs the teacher's "
+            "logits; set loss.variant: soft_mask, or teacher_once: false"
+        )
+
+
 def _bias_needs_validation(schedule: ScheduleRecipe | None, data: DataRecipe) -> None:
     if schedule is not None and schedule.fit_bias and not data.validation:
         raise ValueError(
@@ -166,6 +174,11 @@ class TrainRecipe(_Section):
     )
     teacher_mirrors: int = Field(
         1, ge=1, le=4, description="mirror images over which the teacher's answer is averaged"
+    )
+    teacher_once: bool = Field(
+        False,
+        description="ask the teacher once about each image, before the training, instead of in "
+        "each step about the augmented one; for loss.variant soft_mask and output_match",
     )
     augment: AugmentRecipe = AugmentRecipe()
     loss: LossRecipe = LossRecipe(variant="supervised")
@@ -191,6 +204,7 @@ class TrainRecipe(_Section):
                 "loss.variant 'supervised' does not use the teacher; set loss.variant: kdas, "
                 "or leave the teacher out"
             )
+        _once_needs_maps(self.teacher_once, self.loss)
         _bias_needs_validation(self.schedule, self.data)
         return self
 
@@ -272,6 +286,7 @@ class QuantizeRecipe(_Section):
     teacher: str | None = None
     teacher_size: int | None = Field(None, ge=64, multiple_of=32)
     teacher_mirrors: int = Field(1, ge=1, le=4)
+    teacher_once: bool = False
     calibration: CalibrationRecipe = CalibrationRecipe()
     ptq: PtqRecipe = PtqRecipe()
     augment: AugmentRecipe = AugmentRecipe()
@@ -294,6 +309,7 @@ class QuantizeRecipe(_Section):
                 f"loss.variant {self.loss.variant!r} needs a teacher; set teacher: RUN, "
                 "or loss.variant: supervised"
             )
+        _once_needs_maps(self.teacher_once, self.loss)
         _bias_needs_validation(self.schedule, self.data)
         return self
 

@@ -81,6 +81,22 @@ def draw(recipe: AugmentRecipe, batch: int, generator: torch.Generator) -> Augme
     )
 
 
+def warp(drawn: AugmentDraw, planes: Tensor, part: slice = slice(None)) -> Tensor:
+    """Move the pixels of a batch, as `apply` does, and leave their values.
+
+    Args:
+        drawn: the random numbers of the whole batch.
+        planes: (b, C, S, S) float, of the images `part` of the batch.
+        part: which images of the whole batch these are.
+
+    Returns:
+        (b, C, S, S), interpolated bilinearly; 0 where the transform looked outside.
+    """
+    affine = drawn.affine[part].to(planes.device)
+    grid = F.affine_grid(affine, list(planes.shape), align_corners=False)
+    return F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
 def apply(
     drawn: AugmentDraw, images: Tensor, masks: Tensor, part: slice = slice(None)
 ) -> tuple[Tensor, Tensor]:
@@ -98,9 +114,7 @@ def apply(
     """
     device = images.device
     x = images.float().div_(255)
-    grid = F.affine_grid(drawn.affine[part].to(device), list(x.shape), align_corners=False)
-    both = torch.cat([x, masks.float()], dim=1)
-    both = F.grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    both = warp(drawn, torch.cat([x, masks.float()], dim=1), part)
     x, y = both[:, :3], (both[:, 3:] > 0.5).float()
 
     def factor(values: Tensor) -> Tensor:

@@ -39,12 +39,15 @@ class ResidentSet:
         masks: (N, 1, S, S) uint8, 0 or 1; all zero where `labelled` is false.
         labelled: (N,) bool; false for frames that have no ground truth.
         names: N stems.
+        teacher: (N, 1, S, S) uint8, the teacher's probability of a polyp by 255; None where the
+            teacher is asked in each step, or not at all (`distill.teacher_maps`).
     """
 
     images: Tensor
     masks: Tensor
     labelled: Tensor
     names: tuple[str, ...]
+    teacher: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -56,6 +59,7 @@ class ResidentSet:
             images=self.images.to(device),
             masks=self.masks.to(device),
             labelled=self.labelled.to(device),
+            teacher=None if self.teacher is None else self.teacher.to(device),
         )
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from kdas_edge.console import progress
 from kdas_edge.data.dataset import ResidentSet, TrainingData
 from kdas_edge.distill.schedule import derive_seed, epoch_order, learning_rate
+from kdas_edge.distill.teacher_maps import with_maps
 from kdas_edge.distill.trainer import Progress, Trainer, make_fabric, set_train_mode
 from kdas_edge.distill.validation import write_overlays
 from kdas_edge.errors import UserError
@@ -83,6 +84,11 @@ def fit(
         )
     trainer = Trainer(recipe, student, architecture, teacher, teacher_architecture, fabric)
     train, validation = data.train.to(fabric.device), data.validation.to(fabric.device)
+    if recipe.teacher_once:
+        assert teacher is not None and teacher_architecture is not None  # the recipe sees to it
+        train = with_maps(
+            train, teacher, recipe.teacher_size or recipe.data.size, teacher_architecture
+        )
     batch = min(schedule.batch_size, len(train))
     per_epoch = max(1, (recipe.data.epoch_images or len(train)) // batch)
     total = schedule.epochs * per_epoch

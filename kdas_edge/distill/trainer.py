@@ -24,6 +24,7 @@ from kdas_edge.data import augment
 from kdas_edge.data.dataset import ResidentSet
 from kdas_edge.distill.kdas import DistillationLoss, gradient_shares
 from kdas_edge.distill.schedule import derive_seed, learning_rate, side
+from kdas_edge.distill.teacher_maps import as_outputs
 from kdas_edge.distill.validation import validate
 from kdas_edge.errors import UserError
 from kdas_edge.files import write_bytes_atomic
@@ -102,7 +103,8 @@ class Trainer:
         recipe: loss, schedule, augmentation and sizes.
         student: called with (B, 3, s, s) normalised images; returns two logit maps (B, 1, s, s).
         architecture: of the student; says how to normalise.
-        teacher: frozen here; None for supervised training.
+        teacher: frozen here; None for supervised training, and unused where the training set holds
+            the teacher's maps (`teacher_once`).
         teacher_architecture: of the teacher.
         fabric: see `make_fabric`.
     """
@@ -123,7 +125,8 @@ class Trainer:
         self.teacher_size = recipe.teacher_size or recipe.data.size
         self.fabric = fabric
         self.loss = DistillationLoss(recipe.loss)
-        if self.loss.needs_teacher and (teacher is None or teacher_architecture is None):
+        asked = self.loss.needs_teacher and not recipe.teacher_once
+        if asked and (teacher is None or teacher_architecture is None):
             raise UserError(f"loss.variant {recipe.loss.variant} needs a teacher; set teacher: RUN")
         self.network = student
         self.architecture = architecture
@@ -137,7 +140,7 @@ class Trainer:
         compiled: Any = torch.compile(student) if recipe.engine.compile else student
         self.student, self.optimizer = fabric.setup(compiled, self.optimizer)
         self.teacher: Any = None
-        if teacher is not None and teacher_architecture is not None and self.loss.needs_teacher:
+        if teacher is not None and teacher_architecture is not None and asked:
             teacher.eval().requires_grad_(False)
             if recipe.engine.channels_last:
                 teacher.to(memory_format=torch.channels_last)
@@ -173,6 +176,9 @@ class Trainer:
         index = order[mine].to(data.images.device)
         images, masks = augment.apply(drawn, data.images[index], data.masks[index], mine)
         labelled = data.labelled[index]
+        maps = None
+        if data.teacher is not None:
+            maps = augment.warp(drawn, data.teacher[index].float() / 255, mine)
         torch.manual_seed(derive_seed(self.seed, step, self.fabric.global_rank))  # drop-path
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.schedule, step, total)
@@ -183,7 +189,7 @@ class Trainer:
             scales = [scales[int(chosen)]]
         sums: dict[str, float] = {}
         for scale in scales:
-            parts = self._losses(images, masks, labelled, scale)
+            parts = self._losses(images, masks, labelled, maps, scale)
             self.optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(parts["loss"])
             if self.schedule.clip:
@@ -195,13 +201,20 @@ class Trainer:
         return sums
 
     def _losses(
-        self, images: Tensor, masks: Tensor, labelled: Tensor, scale: float
+        self,
+        images: Tensor,
+        masks: Tensor,
+        labelled: Tensor,
+        maps: Tensor | None,
+        scale: float,
     ) -> dict[str, Tensor]:
         size = side(self.size, scale)
         target = (resized(masks, size) > 0.5).float()
         outputs = self.student(self._input(images, size, self.architecture))
         truths = None
-        if self.teacher is not None:
+        if maps is not None:
+            truths = as_outputs(resized(maps, size))
+        elif self.teacher is not None:
             teacher_size = side(self.teacher_size, scale)
             inputs = self._input(images, teacher_size, self.teacher_architecture)
             with torch.no_grad(), self.fabric.autocast():

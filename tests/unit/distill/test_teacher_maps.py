@@ -1,0 +1,141 @@
+"""A teacher that is asked once: its maps lie on the augmented images, and teach what it would."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_engine import tiny
+from torch import Tensor, nn
+
+from kdas_edge.data import augment
+from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.distill.teacher_maps import as_outputs, with_maps
+from kdas_edge.distill.training import run_training
+from kdas_edge.errors import UserError
+from kdas_edge.models.zoo import Architecture
+from kdas_edge.recipe import AugmentRecipe
+
+SIDE = 32
+
+
+class Reddish(nn.Module):
+    """Marks a pixel by its red alone: what it says moves with the image."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return 1.5 * x[:, :1], 0.5 * x[:, :1]
+
+
+def images(count: int) -> ResidentSet:
+    # smooth, so that interpolating the image or the answer comes to the same
+    wave = torch.linspace(0, 3, SIDE)
+    planes = [
+        torch.sin(wave[:, None] * (i + 1) + c) * torch.cos(wave * (c + 1))
+        for i in range(count)
+        for c in range(3)
+    ]
+    levels = (127.5 + 60 * torch.stack(planes)).round().to(torch.uint8)
+    return ResidentSet(
+        levels.view(count, 3, SIDE, SIDE),
+        torch.zeros(count, 1, SIDE, SIDE, dtype=torch.uint8),
+        torch.ones(count, dtype=torch.bool),
+        tuple(map(str, range(count))),
+    )
+
+
+def test_the_map_moves_along_with_the_image() -> None:
+    plain = Architecture("none", size=SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    data = with_maps(images(8), Reddish(), SIDE, plain)
+    assert data.teacher is not None and data.teacher.shape == (8, 1, SIDE, SIDE)
+    geometry = AugmentRecipe(flip=True, rotate=90, scale=(0.8, 1.2), shift=0.1)
+    drawn = augment.draw(geometry, 8, torch.Generator().manual_seed(0))
+    moved, _ = augment.apply(drawn, data.images, data.masks)
+    inside = augment.warp(drawn, torch.ones(8, 1, SIDE, SIDE)) > 0.999
+    maps = augment.warp(drawn, data.teacher.float() / 255)
+    # asked about the moved image; the colours were not changed
+    asked = torch.sigmoid(sum(Reddish()((moved - 0.5) / 0.25)))
+    assert inside.float().mean() > 0.5
+    assert float((maps - asked)[inside].abs().max()) < 0.02
+    assert float(maps.std()) > 0.1
+
+
+def test_outputs_of_a_map_give_its_probability_and_are_finite() -> None:
+    probability = torch.tensor([0.0, 1 / 255, 0.25, 0.5, 1.0], dtype=torch.float64).view(1, 1, 1, 5)
+    z1, z2 = as_outputs(probability)
+    found = torch.sigmoid(z1 + z2)
+    assert torch.isfinite(z1).all()
+    assert torch.allclose(found[..., 1:4], probability[..., 1:4], atol=1e-12)
+    assert found[..., 0].item() == pytest.approx(1 / 510)
+    assert found[..., 4].item() == pytest.approx(1 - 1 / 510)
+
+
+def test_without_augmentation_once_teaches_what_each_step_teaches(
+    scenes: Path, tmp_path: Path
+) -> None:
+    run_training(tiny(scenes, name="teacher", schedule__epochs=1), tmp_path)
+    still = {
+        f"augment__{key}": value
+        for key, value in {"flip": False, "rotate": 0, "scale": [1, 1], "hue": 0}.items()
+    } | {"augment__blur": 0, "augment__noise": 0}
+    terms = {}
+    for once in (False, True):
+        recipe = tiny(
+            scenes,
+            name=f"once_{json.dumps(once)}",
+            teacher=str(tmp_path / "teacher"),
+            teacher_once=once,
+            loss__variant="soft_mask",
+            schedule__epochs=1,
+            schedule__scales=[1.0],
+            schedule__learning_rate=1e-30,
+            **still,
+        )
+        terms[once] = run_training(recipe, tmp_path)["history"][0]
+    # 8 bits of the probability, and pixels that a still grid does not move
+    assert terms[True]["soft_mask"] == pytest.approx(terms[False]["soft_mask"], abs=2e-3)
+    assert terms[True]["segmentation"] == pytest.approx(terms[False]["segmentation"], abs=1e-6)
+
+
+def test_a_stopped_training_with_maps_ends_with_the_same_weights(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    from kdas_edge.distill import engine
+
+    run_training(tiny(scenes, name="teacher", schedule__epochs=1), tmp_path)
+    changes = {
+        "teacher": str(tmp_path / "teacher"),
+        "teacher_once": True,
+        "teacher_mirrors": 2,
+        "loss__variant": "soft_mask",
+    }
+    whole = run_training(tiny(scenes, name="whole", **changes), tmp_path)
+    step = engine.Trainer.step
+
+    def stopping(self, data, order, number, total):  # type: ignore[no-untyped-def]
+        if number == total // 2:
+            raise KeyboardInterrupt
+        return step(self, data, order, number, total)
+
+    recipe = tiny(scenes, name="parts", engine__checkpoint_minutes=1e-4, **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Trainer, "step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(recipe, tmp_path)
+    run_training(recipe, tmp_path, resume=True)
+    assert whole["best_epoch"]
+    best = "checkpoints/best.safetensors"
+    one, two = (load_file(tmp_path / name / best) for name in ("whole", "parts"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("variant", ["kdas", "kl"])
+def test_terms_that_need_logits_are_refused(scenes: Path, variant: str) -> None:
+    with pytest.raises(UserError, match="needs the teacher's logits"):
+        tiny(scenes, teacher="runs/teacher", teacher_once=True, loss__variant=variant)
+
+
+def test_once_without_a_teacher_is_refused(scenes: Path) -> None:
+    with pytest.raises(UserError, match="teacher_once"):
+        tiny(scenes, teacher_once=True)
