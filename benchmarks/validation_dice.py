@@ -49,12 +49,15 @@ def main() -> None:
         data = load_training_data(recipe)
         split = data.split.sha256
         for count in counts:
+            label = f"{path.name}, mirror images: {count}"
+            if label in scores:
+                raise UserError(f"{label} is named twice; rename one")
             asked = with_mirrors(network, int(count)).to(memory_format=torch.channels_last)
             held_out = data.validation
             dice, _ = validate(
                 asked, held_out.images, held_out.masks, architecture.size, architecture
             )
-            scores[f"{path.name}, mirror images: {count}"] = dice
+            scores[label] = dice
 
     first = next(iter(scores.values()))
     rows: dict[str, Any] = {}
