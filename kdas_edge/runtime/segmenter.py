@@ -259,6 +259,7 @@ class Segmenter:
             replacement.close()
             raise
         old.close()
+        del old  # what it still holds could not be given back
         trim_heap()
 
     def forget_region(self) -> None:
