@@ -10,6 +10,8 @@ resized to the frame bilinearly and then compared with the threshold.
 
 import contextlib
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -36,6 +38,9 @@ from kdas_edge.runtime.result import Result
 from kdas_edge.runtime.targets import Target
 
 __all__ = ["Pending", "Result", "Segmenter", "check_frame", "mask_at_size", "preprocess"]
+
+# seconds that a swap waits for the last frames of the old model
+_LAST_FRAMES = 1.0
 
 
 class Segmenter:
@@ -259,7 +264,12 @@ class Segmenter:
             replacement.close()
             raise
         old.close()
-        del old  # what it still holds could not be given back
+        # frames under way still use its buffers, which could not be given back before
+        gone = weakref.ref(old)
+        del old
+        latest = time.monotonic() + _LAST_FRAMES
+        while gone() is not None and time.monotonic() < latest:
+            time.sleep(0.005)
         trim_heap()
 
     def forget_region(self) -> None:
