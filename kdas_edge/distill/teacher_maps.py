@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdas_edge.console import progress
 from kdas_edge.data.dataset import ResidentSet
-from kdas_edge.models.inputs import normalise, resized
+from kdas_edge.models.inputs import network_input, resized
 from kdas_edge.models.zoo import Architecture
 
 # of a probability that is kept in 8 bits: half a level from 0 and 1
@@ -44,8 +44,7 @@ def with_maps(
     teacher.eval().to(images.device)
     with progress(len(images), "asking the teacher once about each image") as advance:
         for start in range(0, len(images), batch):
-            x = images[start : start + batch].float() / 255
-            x = normalise(resized(x, size), architecture).to(memory_format=torch.channels_last)
+            x = network_input(images[start : start + batch].float() / 255, size, architecture)
             z1, z2 = teacher(x)
             probability = resized(torch.sigmoid(z1.float() + z2.float()), images.shape[-1])
             maps[start : start + batch] = (255 * probability).round().to(torch.uint8)

@@ -28,7 +28,7 @@ from kdas_edge.distill.teacher_maps import as_outputs
 from kdas_edge.distill.validation import validate
 from kdas_edge.errors import UserError
 from kdas_edge.files import write_bytes_atomic
-from kdas_edge.models.inputs import normalise, resized
+from kdas_edge.models.inputs import network_input, resized
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import AugmentRecipe, QuantizeRecipe, ScheduleRecipe, TrainRecipe
 from kdas_edge.run import Run
@@ -210,13 +210,13 @@ class Trainer:
     ) -> dict[str, Tensor]:
         size = side(self.size, scale)
         target = (resized(masks, size) > 0.5).float()
-        outputs = self.student(self._input(images, size, self.architecture))
+        outputs = self.student(network_input(images, size, self.architecture))
         truths = None
         if maps is not None:
             truths = as_outputs(resized(maps, size))
         elif self.teacher is not None:
             teacher_size = side(self.teacher_size, scale)
-            inputs = self._input(images, teacher_size, self.teacher_architecture)
+            inputs = network_input(images, teacher_size, self.teacher_architecture)
             with torch.no_grad(), self.fabric.autocast():
                 truths = self.teacher(inputs)
         parts = self.loss(outputs, truths, target, labelled)
@@ -227,11 +227,6 @@ class Trainer:
             self.shares = gradient_shares(self.loss.weighted(again), leaves)
             self.log_shares = False
         return parts
-
-    def _input(self, images: Tensor, size: int, architecture: Architecture) -> Tensor:
-        """Resize as PIL does (antialiased bilinear) and normalise; images are 0…1."""
-        x = normalise(resized(images, size), architecture)
-        return x.to(memory_format=torch.channels_last)
 
     def _part(self, batch: int) -> slice:
         """Which images of the batch this process takes; the batch divides evenly (checked)."""

@@ -19,9 +19,10 @@ from kdas_edge.console import progress
 from kdas_edge.data.dataset import ResidentSet, TrainingData
 from kdas_edge.data.duplicates import fingerprint
 from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
+from kdas_edge.distill.validation import mask_dice
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, write_json
-from kdas_edge.models.inputs import normalise, resized
+from kdas_edge.models.inputs import network_input
 from kdas_edge.models.mirrors import mirrored
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import TrainRecipe
@@ -71,11 +72,10 @@ def agreement(
     agreements, fractions = [], []
     with progress(len(images), "asking the teacher about frames without masks") as advance:
         for start in range(0, len(images), batch):
-            x = images[start : start + batch].float() / 255
-            x = normalise(resized(x, size), architecture).to(memory_format=torch.channels_last)
+            x = network_input(images[start : start + batch].float() / 255, size, architecture)
             answers = mirrored(teacher, x, _MIRRORS)
             masks = [(z1 + z2 > 0).flatten(1) for z1, z2 in answers]
-            pairs = [_dice(masks[i], masks[j]) for i in range(len(masks)) for j in range(i)]
+            pairs = [mask_dice(masks[i], masks[j]) for i in range(len(masks)) for j in range(i)]
             agreements.append(torch.stack(pairs).mean(0))
             fractions.append(torch.stack([mask.double().mean(1) for mask in masks]).mean(0))
             advance(len(x))
@@ -144,12 +144,6 @@ def record(run: Run, verdicts: Sequence[FrameVerdict], least: float) -> None:
         f"frames without masks: {used} of {len(verdicts)} used; {alike} show held-out images, on "
         f"{len(verdicts) - used - alike} the teacher's mirrored masks overlap less than {least:g}"
     )
-
-
-def _dice(one: Tensor, other: Tensor) -> Tensor:
-    both = one.double().sum(1) + other.double().sum(1)
-    overlap = (one & other).double().sum(1)
-    return torch.where(both == 0, 1.0, 2 * overlap / both.clamp(min=1))
 
 
 def _twins(images: Tensor, data: TrainingData, root: Path) -> Sequence[str | None]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdas_edge.data.dataset import ResidentSet
 from kdas_edge.files import write_bytes_atomic
-from kdas_edge.models.inputs import normalise, resized
+from kdas_edge.models.inputs import network_input, resized
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.overlay import GROUND_TRUTH, PREDICTION, draw_contours
 
@@ -32,11 +32,18 @@ def outputs_in_batches(
     was_training = network.training
     network.eval()
     for start in range(0, len(images), batch):
-        x = resized(images[start : start + batch].float() / 255, size)
+        x = images[start : start + batch].float() / 255
         truth = resized(masks[start : start + batch].float(), size) > 0.5
-        z1, z2 = network(normalise(x, architecture).to(memory_format=torch.channels_last))
+        z1, z2 = network(network_input(x, size, architecture))
         yield (z1 + z2).float(), truth
     network.train(was_training)
+
+
+def mask_dice(one: Tensor, other: Tensor) -> Tensor:
+    """Dice of each of N pairs of masks, (N, …) bool: (N,) float64, 1 where both are empty."""
+    overlap = (one & other).flatten(1).sum(1).double()
+    both = one.flatten(1).sum(1).double() + other.flatten(1).sum(1).double()
+    return torch.where(both == 0, 1.0, 2 * overlap / both.clamp(min=1))
 
 
 @torch.no_grad()
@@ -67,9 +74,7 @@ def validate(
     scores, predictions = [], []
     for logits, truth in outputs_in_batches(network, images, masks, size, architecture, batch):
         predicted = torch.sigmoid(logits) > threshold
-        overlap = (predicted & truth).sum((1, 2, 3)).double()
-        both = predicted.sum((1, 2, 3)).double() + truth.sum((1, 2, 3)).double()
-        scores.append(torch.where(both == 0, 1.0, 2 * overlap / both.clamp(min=1)).cpu())
+        scores.append(mask_dice(predicted, truth).cpu())
         predictions.append(predicted[:, 0].cpu())
     return torch.cat(scores).numpy(), torch.cat(predictions).numpy()
 

@@ -1,5 +1,6 @@
 """From resident images in 0…1 to the input of a network, as in training."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,3 +19,9 @@ def normalise(images: Tensor, architecture: Architecture) -> Tensor:
     mean = images.new_tensor(architecture.mean).view(1, 3, 1, 1)
     std = images.new_tensor(architecture.std).view(1, 3, 1, 1)
     return (images - mean) / std
+
+
+def network_input(images: Tensor, size: int, architecture: Architecture) -> Tensor:
+    """Resize images (B, 3, S, S) of 0…1 to what a network sees, normalise, channels last."""
+    x = normalise(resized(images, size), architecture)
+    return x.to(memory_format=torch.channels_last)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdas_edge.data.dataset import ResidentSet
 from kdas_edge.distill.validation import validate
-from kdas_edge.models.inputs import normalise, resized
+from kdas_edge.models.inputs import network_input
 from kdas_edge.models.zoo import Architecture
 
 _BATCH = 8
@@ -69,7 +69,7 @@ def probability_maps(network: nn.Module, architecture: Architecture, data: Resid
     device = next(network.parameters()).device
     maps = []
     for images in data.images.split(_BATCH):
-        x = resized(images.to(device).float() / 255, architecture.size)
-        z1, z2 = network(normalise(x, architecture).to(memory_format=torch.channels_last))
+        x = network_input(images.to(device).float() / 255, architecture.size, architecture)
+        z1, z2 = network(x)
         maps.append(torch.sigmoid((z1 + z2).float())[:, 0].cpu())
     return torch.cat(maps)

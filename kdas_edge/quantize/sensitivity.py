@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kdas_edge.console import progress
 from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.distill.validation import mask_dice
 from kdas_edge.files import read_json, write_json
 from kdas_edge.models.inputs import resized
 from kdas_edge.models.zoo import Architecture
@@ -109,7 +110,7 @@ def rank_layers(
     def measure(floated: tuple[str, ...]) -> tuple[Tensor, float]:
         mixed.set_float(floated)
         maps = probability_maps(mixed.network, architecture, data)
-        return maps, _mean_dice(maps > 0.5, truth)
+        return maps, float(mask_dice(maps > 0.5, truth).mean())
 
     with progress(2 * len(layers) + 2, "ranking layers") as advance:
         float_maps, float_dice = measure(layers)
@@ -156,12 +157,6 @@ def spread_images(data: ResidentSet, count: int) -> ResidentSet:
 
 def _squared(maps: Tensor, reference: Tensor) -> float:
     return float((maps - reference).double().square().mean())
-
-
-def _mean_dice(predicted: Tensor, truth: Tensor) -> float:
-    overlap = (predicted & truth).sum((1, 2)).double()
-    both = predicted.sum((1, 2)).double() + truth.sum((1, 2)).double()
-    return float(torch.where(both == 0, 1.0, 2 * overlap / both.clamp(min=1)).mean())
 
 
 def _shares(values: list[float]) -> np.ndarray:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_engine import tiny
 from torch import Tensor, nn
 
 from kdas_edge.data import augment
 from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.distill import engine
 from kdas_edge.distill.teacher_maps import as_outputs, with_maps
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
@@ -99,10 +101,6 @@ def test_without_augmentation_once_teaches_what_each_step_teaches(
 def test_a_stopped_training_with_maps_ends_with_the_same_weights(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from safetensors.torch import load_file
-
-    from kdas_edge.distill import engine
-
     run_training(tiny(scenes, name="teacher", schedule__epochs=1), tmp_path)
     changes = {
         "teacher": str(tmp_path / "teacher"),
