@@ -16,11 +16,13 @@ demo: $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 test: $(VENV)/.installed $(EXAMPLES:%=examples/%/node_modules/.package-lock.json)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not alone"
 
-# what trains, quantises or exports for more than a few seconds; CI runs both
+# what trains, quantises or exports for more than a few seconds, and what compares two latencies,
+# which another test beside it would disturb; CI runs both targets
 test-slow: $(VENV)/.installed
 	$(PYTEST) -m slow
+	$(PYTEST) -n 0 -m alone
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

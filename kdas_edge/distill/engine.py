@@ -21,7 +21,7 @@ from torch import nn
 from kdas_edge.console import progress
 from kdas_edge.data.dataset import ResidentSet, TrainingData
 from kdas_edge.distill.schedule import derive_seed, epoch_order, learning_rate
-from kdas_edge.distill.teacher_maps import with_maps
+from kdas_edge.distill.teacher_maps import TEACHER_MAPS, with_maps
 from kdas_edge.distill.trainer import Progress, Trainer, make_fabric, set_train_mode
 from kdas_edge.distill.validation import write_overlays
 from kdas_edge.errors import UserError
@@ -87,7 +87,12 @@ def fit(
     if recipe.teacher_once:
         assert teacher is not None and teacher_architecture is not None  # the recipe sees to it
         train = with_maps(
-            train, teacher, recipe.teacher_size or recipe.data.size, teacher_architecture
+            train,
+            teacher,
+            recipe.teacher_size or recipe.data.size,
+            teacher_architecture,
+            run.path.parent / TEACHER_MAPS,
+            run.writes,
         )
     batch = min(schedule.batch_size, len(train))
     per_epoch = max(1, (recipe.data.epoch_images or len(train)) // batch)

@@ -5,43 +5,83 @@ once, about the image as it is, its map is moved along with the image in each au
 step costs what a supervised one costs. Blur, noise and changes of colour are then seen by the
 student alone, which learns not to mind them (as in Noisy Student, arXiv 1911.04252).
 
+The maps are kept beside the runs, so that a run that goes on, and the next student of this teacher,
+do not ask again.
+
 Only the probability is kept, in 8 bits. KDAS compares the logits of both outputs, for which the
 teacher has to be asked in each step.
 """
 
+import hashlib
+import io
+import zipfile
+import zlib
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdas_edge.console import progress
+from kdas_edge.console import info, progress
 from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.files import write_bytes_atomic
 from kdas_edge.models.inputs import network_input, resized
 from kdas_edge.models.zoo import Architecture
+
+# the folder of kept maps, among the runs
+TEACHER_MAPS = ".teacher_maps"
 
 # of a probability that is kept in 8 bits: half a level from 0 and 1
 _LEAST = 1 / 510
 
 
-@torch.no_grad()
 def with_maps(
-    data: ResidentSet, teacher: nn.Module, size: int, architecture: Architecture, batch: int = 8
+    data: ResidentSet,
+    teacher: nn.Module,
+    size: int,
+    architecture: Architecture,
+    keep: Path | None = None,
+    writes: bool = True,
 ) -> ResidentSet:
-    """Ask a teacher about each image.
+    """Ask a teacher about each image, or find what it said of them before.
 
     Args:
         data: the images, on the device where the teacher is to run.
         teacher: returns two logit maps.
         size: side of what the teacher sees, in pixels.
         architecture: of the teacher; says how to normalise.
-        batch: images at a time.
+        keep: folder of answers, one file for each teacher, its size and the images.
+        writes: false where another process keeps them.
 
     Returns:
         The same set with the teacher's maps, rounded to 1/255.
+
+    Raises:
+        UserError: `keep` cannot be written.
     """
-    images = data.images
+    teacher.eval().to(data.images.device)
+    file = None
+    if keep is not None:
+        file = keep / f"{_digest(data, teacher, size, architecture)}.npz"
+        maps = _read(file)
+        if maps is not None:
+            info(f"the teacher's maps are those of {file}")
+            return replace(data, teacher=maps.to(data.images.device))
+    maps = _ask(data.images, teacher, size, architecture)
+    if file is not None and writes:
+        packed = io.BytesIO()
+        np.savez_compressed(packed, maps=maps.cpu().numpy())
+        write_bytes_atomic(file, packed.getvalue())
+    return replace(data, teacher=maps)
+
+
+@torch.no_grad()
+def _ask(
+    images: Tensor, teacher: nn.Module, size: int, architecture: Architecture, batch: int = 8
+) -> Tensor:
+    """Return (N, 1, S, S) uint8, the probability in 1/255."""
     maps = torch.empty_like(images[:, :1])
-    teacher.eval().to(images.device)
     with progress(len(images), "asking the teacher once about each image") as advance:
         for start in range(0, len(images), batch):
             x = network_input(images[start : start + batch].float() / 255, size, architecture)
@@ -49,7 +89,25 @@ def with_maps(
             probability = resized(torch.sigmoid(z1.float() + z2.float()), images.shape[-1])
             maps[start : start + batch] = (255 * probability).round().to(torch.uint8)
             advance(len(x))
-    return replace(data, teacher=maps)
+    return maps
+
+
+def _digest(data: ResidentSet, teacher: nn.Module, size: int, architecture: Architecture) -> str:
+    """Name what an answer depends on: images, network, mirror images, size, normalisation."""
+    found = hashlib.sha256(f"{size} {architecture} {teacher}".encode())
+    for name, tensor in (("images", data.images), *sorted(teacher.state_dict().items())):
+        found.update(f"{name} {tuple(tensor.shape)}".encode())
+        found.update(tensor.cpu().contiguous().numpy())
+    return found.hexdigest()[:32]
+
+
+def _read(file: Path) -> Tensor | None:
+    """Return kept maps; none, if the file is absent or damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return torch.from_numpy(arrays["maps"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def as_outputs(probability: Tensor) -> tuple[Tensor, Tensor]:

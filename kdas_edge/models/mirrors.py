@@ -46,6 +46,9 @@ class _MirrorMean(nn.Module):
         self.network = network
         self._count = count
 
+    def extra_repr(self) -> str:
+        return f"mirrors={self._count}"
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, second = zip(*mirrored(self.network, x, self._count), strict=True)
         return torch.stack(first).mean(0), torch.stack(second).mean(0)

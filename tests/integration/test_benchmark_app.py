@@ -58,15 +58,17 @@ def theirs(row) -> float:
     return float(re.search(r"Median:\s*([\d.]+) ms", done.stdout)[1])
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(APP is None, reason="OpenVINO's benchmark_app is not on the path")
 def test_the_median_is_that_of_benchmark_app_within_five_per_cent(row):
     assert row.backend.effective["threads"] == 1 and row.backend.effective["precision"] == "f32"
-    seen = []
+    mine, reference = [], []
     for _ in range(ATTEMPTS):
-        # theirs between two of ours: a machine that changes its speed meanwhile is seen, not judged
-        before, reference, after = ours(row), theirs(row), ours(row)
-        seen.append((round(before, 3), round(reference, 3), round(after, 3)))
-        if abs((before + after) / 2 / reference - 1) <= 0.05:
+        # theirs between two of ours, and of each the median that was least disturbed: what another
+        # load adds, it adds to some of them only; a difference of the two programs stays in all
+        mine.append(ours(row))
+        reference.append(theirs(row))
+        mine.append(ours(row))
+        if abs(min(mine) / min(reference) - 1) <= 0.05:
             return
-    pytest.fail(f"never within 5 %: (ours, benchmark_app, ours) in ms: {seen}")
+    pytest.fail(f"never within 5 %, medians in ms: ours {mine}, benchmark_app {reference}")

@@ -15,10 +15,12 @@ from kdas_edge.distill import engine
 from kdas_edge.distill.teacher_maps import as_outputs, with_maps
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
+from kdas_edge.models.mirrors import with_mirrors
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import AugmentRecipe
 
 SIDE = 32
+PLAIN = Architecture("none", size=SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 class Reddish(nn.Module):
@@ -46,8 +48,7 @@ def images(count: int) -> ResidentSet:
 
 
 def test_the_map_moves_along_with_the_image() -> None:
-    plain = Architecture("none", size=SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    data = with_maps(images(8), Reddish(), SIDE, plain)
+    data = with_maps(images(8), Reddish(), SIDE, PLAIN)
     assert data.teacher is not None and data.teacher.shape == (8, 1, SIDE, SIDE)
     geometry = AugmentRecipe(flip=True, rotate=90, scale=(0.8, 1.2), shift=0.1)
     drawn = augment.draw(geometry, 8, torch.Generator().manual_seed(0))
@@ -59,6 +60,44 @@ def test_the_map_moves_along_with_the_image() -> None:
     assert inside.float().mean() > 0.5
     assert float((maps - asked)[inside].abs().max()) < 0.02
     assert float(maps.std()) > 0.1
+
+
+def test_a_teacher_is_asked_again_only_about_something_new(tmp_path: Path) -> None:
+    asked = []
+
+    class Counting(Reddish):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("gain", torch.tensor(1.0))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            asked.append(len(x))
+            return super().forward(self.gain * x)
+
+    def ask(data: ResidentSet, gain: float = 1.0, size: int = SIDE, mirrors: int = 1) -> Tensor:
+        asked.clear()
+        teacher = Counting()
+        teacher.gain.fill_(gain)
+        maps = with_maps(
+            data, with_mirrors(teacher, mirrors), size, PLAIN, keep=tmp_path / "kept"
+        ).teacher
+        assert maps is not None
+        return maps
+
+    first = ask(images(4))
+    assert asked and len(list((tmp_path / "kept").iterdir())) == 1
+    assert torch.equal(ask(images(4)), first) and not asked
+    for other in (
+        lambda: ask(images(3)),
+        lambda: ask(images(4), gain=0.5),
+        lambda: ask(images(4), size=SIDE // 2),
+        lambda: ask(images(4), mirrors=2),
+    ):
+        other()
+        assert asked
+    for file in (tmp_path / "kept").iterdir():
+        file.write_bytes(file.read_bytes()[:-30])
+    assert torch.equal(ask(images(4)), first) and asked
 
 
 def test_outputs_of_a_map_give_its_probability_and_are_finite() -> None:
