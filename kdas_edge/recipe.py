@@ -29,6 +29,13 @@ class DataRecipe(_Section):
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the training images")
     split_seed: int = Field(0, description="seed of the split; apart from the training seed")
     limit: int | None = Field(None, ge=4, description="a trial: use only N of the pairs")
+    masks: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="a trial: use the masks of this fraction of the training images; of the others "
+        "the teacher alone speaks, and without a teacher they are left out",
+    )
     unlabelled: str | None = Field(
         None, description="folder of images without masks, on which only the teacher speaks"
     )
@@ -85,6 +92,7 @@ class LossRecipe(_Section):
         "released_code",
         "soft_mask",
         "output_match",
+        "pairwise",
     ] = "kdas"
     segmentation: Literal["bce_dice", "structure"] = "bce_dice"
     temperature: float = Field(2.0, gt=0)
@@ -153,6 +161,14 @@ def _once_needs_maps(once: bool, loss: LossRecipe) -> None:
         )
 
 
+def _features_of_one_pass(mirrors: int, loss: LossRecipe) -> None:
+    if mirrors > 1 and loss.variant == "pairwise":
+        raise ValueError(
+            f"teacher_mirrors {mirrors} averages outputs, loss.variant 'pairwise' takes features "
+            "of one pass; set teacher_mirrors: 1"
+        )
+
+
 def _bias_needs_validation(schedule: ScheduleRecipe | None, data: DataRecipe) -> None:
     if schedule is not None and schedule.fit_bias and not data.validation:
         raise ValueError(
@@ -205,6 +221,7 @@ class TrainRecipe(_Section):
                 "or leave the teacher out"
             )
         _once_needs_maps(self.teacher_once, self.loss)
+        _features_of_one_pass(self.teacher_mirrors, self.loss)
         _bias_needs_validation(self.schedule, self.data)
         return self
 
@@ -310,6 +327,7 @@ class QuantizeRecipe(_Section):
                 "or loss.variant: supervised"
             )
         _once_needs_maps(self.teacher_once, self.loss)
+        _features_of_one_pass(self.teacher_mirrors, self.loss)
         _bias_needs_validation(self.schedule, self.data)
         return self
 

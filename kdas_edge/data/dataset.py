@@ -62,6 +62,16 @@ class ResidentSet:
             teacher=None if self.teacher is None else self.teacher.to(device),
         )
 
+    def where(self, kept: Tensor) -> "ResidentSet":
+        """Return the images for which `kept`, (N,) bool, is true."""
+        return ResidentSet(
+            self.images[kept],
+            self.masks[kept],
+            self.labelled[kept],
+            tuple(name for name, keep in zip(self.names, kept.tolist(), strict=True) if keep),
+            None if self.teacher is None else self.teacher[kept],
+        )
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -101,8 +111,11 @@ def load_training_data(recipe: DataRecipe, size: int | None = None) -> TrainingD
     cut = len(pairs) - len(split.validation)
     if cut == 0:
         raise UserError(f"{recipe.root}: no training image is left; lower data.validation")
+    train = _slice(resident, slice(0, cut))
+    if recipe.masks < 1:
+        train = _with_few_masks(train, recipe.masks, recipe.split_seed)
     return TrainingData(
-        train=_slice(resident, slice(0, cut)),
+        train=train,
         validation=_slice(resident, slice(cut, None)),
         split=split,
         source=source,
@@ -151,3 +164,12 @@ def _slice(whole: ResidentSet, part: slice) -> ResidentSet:
     return ResidentSet(
         whole.images[part], whole.masks[part], whole.labelled[part], whole.names[part]
     )
+
+
+def _with_few_masks(whole: ResidentSet, fraction: float, seed: int) -> ResidentSet:
+    """Hide all masks but those of a random fraction of the images, of one at least."""
+    known = whole.labelled.nonzero()[:, 0]
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
+    kept = torch.zeros_like(whole.labelled)
+    kept[known[order[: max(1, round(fraction * len(known)))]]] = True
+    return replace(whole, masks=whole.masks * kept[:, None, None, None], labelled=kept)

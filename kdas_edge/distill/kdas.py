@@ -26,12 +26,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdas_edge.distill.features import pairwise_loss
 from kdas_edge.distill.losses import bce_dice, full_precision, structure_loss
 from kdas_edge.recipe import LossRecipe
 
 Axis = Literal["positions", "rows"]
 Reduction = Literal["sum", "mean"]
 Outputs = tuple[Tensor, Tensor]
+# of the student's encoder and of the teacher's, level by level
+Features = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 # The weight of the teacher's terms in the authors' released code; the paper says 0.2.
 RELEASED_WEIGHT = 0.3
@@ -198,6 +201,7 @@ class DistillationLoss:
     - `output_match` (ours): "output_match", the cross-entropy of sigmoid(z1 + z2) against the
       teacher's, mean over pixels. Its only minimum is the teacher's output, so that it is what a
       quantised network needs that is to stay its float self: the float student is the teacher.
+    - `pairwise`: "pairwise", `pairwise_loss` of the encoders' features; the outputs do not count.
 
     `teacher_scale` multiplies the terms of the teacher on top of their weight.
 
@@ -213,6 +217,7 @@ class DistillationLoss:
     def __init__(self, recipe: LossRecipe) -> None:
         self.recipe = recipe
         self.needs_teacher = recipe.variant != "supervised"
+        self.needs_features = recipe.variant == "pairwise"
 
     def __call__(
         self,
@@ -220,6 +225,7 @@ class DistillationLoss:
         teacher: Outputs | None,
         mask: Tensor,
         labelled: Tensor | None = None,
+        features: Features | None = None,
     ) -> dict[str, Tensor]:
         """Compute the loss of a batch and its parts.
 
@@ -230,23 +236,26 @@ class DistillationLoss:
             mask: (B, 1, H, W) float in 0…1.
             labelled: (B,) bool; where it is False the mask counts nothing, only the teacher's
                 terms count. None: all are labelled.
+            features: of the student's encoder and of the teacher's, for `pairwise`.
 
         Returns:
             "loss", the weighted total, and the unweighted parts: "segmentation" (both outputs, mean
             over the labelled images) and the teacher's terms.
 
         Raises:
-            ValueError: the variant needs a teacher and there is none.
+            ValueError: the variant needs a teacher, or features, and there is none.
         """
         parts = {"segmentation": self._segmentation(student, mask, labelled)}
         if self.needs_teacher:
             if teacher is None:
                 raise ValueError(f"loss variant {self.recipe.variant!r} needs a teacher's outputs")
-            parts.update(self.teacher_terms(student, teacher))
+            parts.update(self.teacher_terms(student, teacher, features))
         total = torch.stack(list(self.weighted(parts).values())).sum()
         return {"loss": total, **parts}
 
-    def teacher_terms(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+    def teacher_terms(
+        self, student: Outputs, teacher: Outputs, features: Features | None = None
+    ) -> dict[str, Tensor]:
         """Compute the teacher's terms of the variant, unweighted; see the class."""
         recipe = self.recipe
         how = recipe.temperature, recipe.kl_axis, recipe.kl_reduction
@@ -285,6 +294,10 @@ class DistillationLoss:
             case "output_match":
                 own, target = _summed(student), torch.sigmoid(_summed(matched))
                 return {"output_match": F.binary_cross_entropy_with_logits(own, target)}
+            case "pairwise":
+                if features is None:
+                    raise ValueError("loss variant 'pairwise' needs the features of both encoders")
+                return {"pairwise": pairwise_loss(*features)}
 
     def weighted(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weight the parts as in equation 8; "loss" is left out, and is the sum of the rest."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from kdas_edge.data import augment
 from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.distill.features import EncoderTap
 from kdas_edge.distill.kdas import DistillationLoss, gradient_shares
 from kdas_edge.distill.schedule import derive_seed, learning_rate, side
 from kdas_edge.distill.teacher_maps import as_outputs
@@ -137,6 +138,9 @@ class Trainer:
             lr=self.schedule.learning_rate,
             weight_decay=self.schedule.weight_decay,
         )
+        self.taps: tuple[EncoderTap, EncoderTap] | None = None
+        if self.loss.needs_features and teacher is not None:
+            self.taps = EncoderTap(student), EncoderTap(teacher)
         compiled: Any = torch.compile(student) if recipe.engine.compile else student
         self.student, self.optimizer = fabric.setup(compiled, self.optimizer)
         self.teacher: Any = None
@@ -219,8 +223,10 @@ class Trainer:
             inputs = network_input(images, teacher_size, self.teacher_architecture)
             with torch.no_grad(), self.fabric.autocast():
                 truths = self.teacher(inputs)
-        parts = self.loss(outputs, truths, target, labelled)
-        if self.log_shares:
+        features = (self.taps[0].take(), self.taps[1].take()) if self.taps else None
+        parts = self.loss(outputs, truths, target, labelled, features)
+        # what comes of features has no share of the gradient of the outputs
+        if self.log_shares and features is None:
             # on leaves of their own: Fabric lets nobody but itself go back through the student
             leaves = outputs[0].detach().requires_grad_(), outputs[1].detach().requires_grad_()
             again = self.loss(leaves, truths, target, labelled)

@@ -1,5 +1,6 @@
 """From a recipe to a finished run: what `kdas-edge train` and `kdas-edge distill` do."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def run_training(
     if recipe.teacher is not None:
         teacher, teacher_architecture = load_network(Path(recipe.teacher))
     data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
+    if teacher is None:  # nobody speaks where there is no mask
+        data = replace(data, train=data.train.where(data.train.labelled))
     verdicts: list[unlabelled.FrameVerdict] = []
     if recipe.data.unlabelled is not None:
         # asked without mirrors: it is their disagreement that counts

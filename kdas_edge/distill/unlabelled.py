@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kdas_edge.console import progress
-from kdas_edge.data.dataset import ResidentSet, TrainingData
+from kdas_edge.data.dataset import TrainingData
 from kdas_edge.data.duplicates import fingerprint
 from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
 from kdas_edge.distill.validation import mask_dice
@@ -131,7 +131,7 @@ def without_doubtful(data: TrainingData, verdicts: Sequence[FrameVerdict]) -> Tr
     """Drop the frames that are not used."""
     dropped = {verdict.name for verdict in verdicts if not verdict.used}
     kept = torch.tensor([name not in dropped for name in data.train.names])
-    return replace(data, train=_selected(data.train, kept))
+    return replace(data, train=data.train.where(kept))
 
 
 def record(run: Run, verdicts: Sequence[FrameVerdict], least: float) -> None:
@@ -162,12 +162,3 @@ def _twins(images: Tensor, data: TrainingData, root: Path) -> Sequence[str | Non
 
 def _as_array(image: Tensor) -> "np.ndarray":
     return np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy())
-
-
-def _selected(whole: ResidentSet, kept: Tensor) -> ResidentSet:
-    return ResidentSet(
-        whole.images[kept],
-        whole.masks[kept],
-        whole.labelled[kept],
-        tuple(name for name, keep in zip(whole.names, kept.tolist(), strict=True) if keep),
-    )

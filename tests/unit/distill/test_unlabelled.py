@@ -141,6 +141,28 @@ def test_masks_of_frames_without_masks_are_empty_and_marked(scenes: Path, record
     assert replace(data, train=data.train).validation.labelled.all()
 
 
+def test_a_fraction_of_the_masks_is_kept_and_the_other_images_need_a_teacher(
+    scenes: Path, teacher: Path, tmp_path: Path
+) -> None:
+    whole = load_training_data(tiny(scenes).data)
+    few = load_training_data(tiny(scenes, data__masks=0.25).data)
+    again = load_training_data(tiny(scenes, data__masks=0.25).data)
+    assert int(few.train.labelled.sum()) == round(0.25 * len(whole.train))
+    assert torch.equal(few.train.labelled, again.train.labelled)
+    assert few.train.names == whole.train.names and few.validation.labelled.all()
+    known = few.train.labelled
+    assert torch.equal(few.train.masks[known], whole.train.masks[known])
+    assert not few.train.masks[~known].any() and whole.train.masks[~known].any()
+
+    counts = {}
+    for name, changes in {"alone": {}, "taught": {"teacher": str(teacher)}}.items():
+        recipe = tiny(scenes, name=name, data__masks=0.25, schedule__epochs=1, **changes)
+        run_training(recipe, tmp_path)
+        counts[name] = (tmp_path / name / "log.txt").read_text()
+    assert f"data: {int(known.sum())} training and" in counts["alone"]
+    assert f"data: {len(whole.train)} training and" in counts["taught"]
+
+
 def replace_data(recipe: TrainRecipe, recordings: Path) -> TrainRecipe:
     data = recipe.data.model_copy(update={"unlabelled": str(recordings)})
     return recipe.model_copy(update={"data": data})

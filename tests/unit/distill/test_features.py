@@ -1,0 +1,108 @@
+"""Similarities between places of an encoder's maps, against float64 loops and in a training."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_engine import tiny
+from torch import Tensor
+
+from kdas_edge.distill.features import EncoderTap, pairwise_loss, similarities
+from kdas_edge.distill.training import run_training
+from kdas_edge.errors import UserError
+from kdas_edge.models.zoo import build
+from kdas_edge.recipe import ModelRecipe
+
+
+def features(seed: int, channels: int, side: int, batch: int = 2) -> Tensor:
+    return torch.tensor(np.random.default_rng(seed).normal(0, 1, (batch, channels, side, side)))
+
+
+def similarities_by_loops(x: np.ndarray) -> np.ndarray:
+    channels, height, width = x.shape
+    places = [(i, j) for i in range(height) for j in range(width)]
+    result = np.zeros((len(places), len(places)))
+    for row, (a, b) in enumerate(places):
+        for column, (c, d) in enumerate(places):
+            dot = sum(x[k, a, b] * x[k, c, d] for k in range(channels))
+            norms = [math.sqrt(sum(x[k, i, j] ** 2 for k in range(channels))) for i, j in
+                     ((a, b), (c, d))]  # fmt: skip
+            result[row, column] = dot / (norms[0] * norms[1])
+    return result
+
+
+def pooled_by_loops(x: np.ndarray, side: int) -> np.ndarray:
+    step = x.shape[-1] // side
+    return np.array(
+        [[[plane[i * step : (i + 1) * step, j * step : (j + 1) * step].mean() for j in range(side)]
+          for i in range(side)] for plane in x]
+    )  # fmt: skip
+
+
+def test_similarities_are_cosines() -> None:
+    x = features(0, 5, 3)
+    found = similarities(x)
+    assert found.shape == (2, 9, 9)
+    for image, expected in zip(found.numpy(), x.numpy(), strict=True):
+        np.testing.assert_allclose(image, similarities_by_loops(expected), atol=1e-12)
+
+
+def test_the_loss_is_that_of_loops_over_levels_of_unequal_channels_and_sizes() -> None:
+    students = [features(1, 4, 8), features(2, 6, 4)]
+    teachers = [features(3, 7, 4), features(4, 3, 4)]
+    expected = []
+    for own, theirs in zip(students, teachers, strict=True):
+        errors = [
+            (similarities_by_loops(pooled_by_loops(a, 4)) - similarities_by_loops(b)) ** 2
+            for a, b in zip(own.numpy(), theirs.numpy(), strict=True)
+        ]
+        expected.append(np.mean(errors))
+    assert float(pairwise_loss(students, teachers)) == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_the_gradient_is_that_of_finite_differences_and_none_reaches_the_teacher() -> None:
+    own, theirs = features(5, 3, 3, 1).requires_grad_(), features(6, 4, 3, 1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: pairwise_loss([x], [theirs]), (own,))
+    pairwise_loss([own], [theirs]).backward()
+    assert own.grad is not None and float(own.grad.norm()) > 0 and theirs.grad is None
+
+
+def test_it_does_not_mind_the_scale_or_order_of_the_channels() -> None:
+    x = features(7, 6, 5)
+    assert float(pairwise_loss([3 * x[:, torch.randperm(6)]], [x])) == pytest.approx(0, abs=1e-20)
+    assert float(pairwise_loss([x.flip(3)], [x])) > 0.01
+
+
+def test_a_tap_holds_the_deep_levels_until_they_are_taken() -> None:
+    network, _ = build(ModelRecipe(backbone="test_efficientnet", width=8, pretrained=False), 64)
+    tap = EncoderTap(network)
+    network(torch.zeros(2, 3, 64, 64))
+    assert [tuple(x.shape[-2:]) for x in tap.take()] == [(8, 8), (4, 4), (2, 2)]
+    assert tap.take() == ()
+
+
+def test_a_training_brings_the_similarities_of_both_encoders_together(
+    scenes: Path, tmp_path: Path
+) -> None:
+    run_training(tiny(scenes, name="teacher", schedule__epochs=1), tmp_path)
+    recipe = tiny(
+        scenes,
+        name="student",
+        teacher=str(tmp_path / "teacher"),
+        teacher_size=96,
+        seed=3,
+        loss__variant="pairwise",
+        loss__teacher_weight=10,
+        schedule__epochs=4,
+    )
+    history = run_training(recipe, tmp_path)["history"]
+    assert history[-1]["pairwise"] < 0.8 * history[0]["pairwise"]
+    assert not [key for key in history[-1] if key.startswith("share_")]
+
+
+def test_mirror_images_and_one_question_are_refused(scenes: Path) -> None:
+    for key in ({"teacher_mirrors": 2}, {"teacher_once": True}):
+        with pytest.raises(UserError, match="pairwise"):
+            tiny(scenes, teacher="runs/teacher", loss__variant="pairwise", **key)
