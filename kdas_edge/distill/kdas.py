@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdas_edge.distill.features import pairwise_loss
-from kdas_edge.distill.losses import bce_dice, full_precision, structure_loss
+from kdas_edge.distill.losses import bce_dice, border_weight, full_precision, structure_loss
 from kdas_edge.recipe import LossRecipe
 
 Axis = Literal["positions", "rows"]
@@ -317,18 +317,18 @@ class DistillationLoss:
         return recipe.segmentation_weight, recipe.teacher_weight * recipe.teacher_scale
 
     def _segmentation(self, student: Outputs, mask: Tensor, labelled: Tensor | None) -> Tensor:
-        per_image = torch.stack([self._per_image(z, mask) for z in student]).sum(0)  # (B,)
+        released = self.recipe.variant == "released_code"
+        if released or self.recipe.segmentation == "structure":
+            weight = border_weight(mask)
+            costs = [structure_loss(z, mask, "none", not released, weight) for z in student]
+        else:
+            costs = [bce_dice(z, mask, "none") for z in student]
+        per_image = torch.stack(costs).sum(0)  # (B,)
         if labelled is None:
             return per_image.mean()
         # multiplied out, not selected: selecting makes the host wait for the GPU to count
         counted = per_image * labelled
         return counted.sum() / labelled.sum().clamp(min=1)
-
-    def _per_image(self, z: Tensor, mask: Tensor) -> Tensor:
-        if self.recipe.variant == "released_code":
-            return structure_loss(z, mask, "none", weighted_bce=False)
-        loss = structure_loss if self.recipe.segmentation == "structure" else bce_dice
-        return loss(z, mask, "none")
 
 
 def gradient_shares(parts_weighted: Mapping[str, Tensor], outputs: Outputs) -> dict[str, float]:

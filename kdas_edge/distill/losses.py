@@ -38,13 +38,29 @@ def bce_dice(logits: Tensor, mask: Tensor, reduction: Reduction = "mean") -> Ten
     return _reduce(cross_entropy.flatten(1).mean(1) + 1 - dice, reduction)
 
 
+def border_weight(mask: Tensor) -> Tensor:
+    """Weight of each pixel in `structure_loss`: up to six at a border, one far from it.
+
+    It is 1 + 5 |mean of the mask in 31 × 31 around the pixel - its own mask|.
+
+    Args:
+        mask: (B, 1, H, W) in 0…1.
+
+    Returns:
+        (B, 1, H, W) in 1…6, in float32 at least.
+    """
+    mask = full_precision(mask)
+    return 1 + 5 * (_mean_around(mask) - mask).abs()
+
+
 def structure_loss(
-    logits: Tensor, mask: Tensor, reduction: Reduction = "mean", weighted_bce: bool = True
+    logits: Tensor,
+    mask: Tensor,
+    reduction: Reduction = "mean",
+    weighted_bce: bool = True,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Weighted cross-entropy plus weighted IoU (PraNet, arXiv 2006.11392, section 2.3).
-
-    A pixel's weight is 1 + 5 |mean of the mask in 31 × 31 around it - its own mask|: borders
-    count up to six times.
 
     Args:
         logits: (B, 1, H, W).
@@ -53,12 +69,13 @@ def structure_loss(
         weighted_bce: False reproduces the released PraNet, Polyp-PVT and KDAS code, where
             `reduce="none"` averages the cross-entropy over the batch before it is weighted, so
             that the weights cancel.
+        weight: `border_weight` of the mask, if it is at hand: two outputs share it.
 
     Returns:
         A scalar, or (B,) per image.
     """
     logits, mask = full_precision(logits), full_precision(mask)
-    weight = 1 + 5 * (_mean_around(mask) - mask).abs()
+    weight = border_weight(mask) if weight is None else weight
     cross_entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
     if weighted_bce:
         bce = _per_image(weight * cross_entropy) / _per_image(weight)
