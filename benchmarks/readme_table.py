@@ -161,6 +161,19 @@ def ablation_table(results: dict[str, Any]) -> str:
     return text
 
 
+def comparison_table(results: dict[str, Any]) -> str:
+    """Networks beside a first one: mean Dice, and the paired difference in brackets."""
+    rows = []
+    for name, sets in results["rows"].items():
+        cells = []
+        for found in sets.values():
+            other = f" ({with_interval(found['difference'])})" if "difference" in found else ""
+            cells.append(f"{found['dice']['mean']:.3f}{other}")
+        rows.append([name, *cells])
+    sets = results["rows"][results["baseline"]]
+    return markdown(["network", *(f"Dice {image_set}" for image_set in sets)], rows)
+
+
 def with_interval(difference: dict[str, float]) -> str:
     return "{mean:+.3f}: {low:+.3f} to {high:+.3f}".format(**difference)
 
@@ -269,6 +282,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "results": ("bench.json", table),
     "published": ("bench.json", published_table),
     "ablation": ("ablation/summary.json", ablation_table),
+    "longer": ("student_256_longer.json", comparison_table),
     "int8 speed": ("int8_speed.json", speed_table),
     "agreement": ("int8_agreement_352.json", agreement_table),
     "embedding": ("embedding_latency.json", embedding_table),
