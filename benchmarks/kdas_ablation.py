@@ -97,6 +97,15 @@ CELLS = {
         {"teacher_size": None},
     ),
     "released_code": Cell("as the authors' repository", {"variant": "released_code"}),
+    "reused_decoder": Cell(
+        "no teacher, but its decoder to begin with", {}, 3, {"model.decoder": "TEACHER"}
+    ),
+    "reused_decoder_soft_mask_once": Cell(
+        "both: its decoder to begin with, and its maps asked once",
+        {"variant": "soft_mask", **HALVES},
+        3,
+        {"teacher_once": True, "teacher_mirrors": 4, "model.decoder": "TEACHER"},
+    ),
     "pairwise": Cell(
         "similarities between places in the encoders' maps (arXiv 1903.04197), times 10",
         {"variant": "pairwise", **HALVES, "teacher_scale": 10},
@@ -219,6 +228,8 @@ def recipe_of(name: str, seed: int, arguments: argparse.Namespace) -> TrainRecip
         values.append(f"model.pretrained={arguments.encoder}")
     if arguments.unlabelled is not None and "data.unlabelled" in cell.other:
         values.append(f"data.unlabelled={arguments.unlabelled}")
+    if "model.decoder" in cell.other:
+        values.append(f"model.decoder={arguments.teacher}")
     if "variant" in cell.loss:
         values.append(f"teacher={arguments.teacher}")
     return load_recipe(TrainRecipe, SETTING, values)
@@ -227,7 +238,12 @@ def recipe_of(name: str, seed: int, arguments: argparse.Namespace) -> TrainRecip
 def public(recipe: TrainRecipe) -> dict[str, Any]:
     """A recipe without the folders of the machine that trained it."""
     values = recipe.model_dump(mode="json")
-    for section, key in (("data", "root"), ("data", "unlabelled"), ("model", "pretrained")):
+    for section, key in (
+        ("data", "root"),
+        ("data", "unlabelled"),
+        ("model", "pretrained"),
+        ("model", "decoder"),
+    ):
         if isinstance(values[section][key], str):
             values[section][key] = Path(values[section][key]).name
     if values["teacher"] is not None:
@@ -235,15 +251,21 @@ def public(recipe: TrainRecipe) -> dict[str, Any]:
     # rows were made before these keys existed
     if recipe.data.masks == 1:
         del values["data"]["masks"]
+    if recipe.model.decoder is None:
+        del values["model"]["decoder"]
     for key in ("teacher_mirrors", "teacher_once"):
         if values[key] == TrainRecipe.model_fields[key].default:
             del values[key]
     return values
 
 
+def asks_teacher(recipe: TrainRecipe) -> bool:
+    return recipe.teacher is not None or recipe.model.decoder is not None
+
+
 def fingerprint(recipe: TrainRecipe, teacher: Path) -> str:
     """What must agree for two rows to stand in one table: the recipe and the teacher's weights."""
-    known = {"recipe": public(recipe), "teacher": sha256(teacher) if recipe.teacher else None}
+    known = {"recipe": public(recipe), "teacher": sha256(teacher) if asks_teacher(recipe) else None}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

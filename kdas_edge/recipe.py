@@ -62,7 +62,21 @@ class ModelRecipe(_Section):
     start: str | None = Field(
         None, description="run or checkpoint to go on from: the whole network, not the encoder only"
     )
+    decoder: str | None = Field(
+        None,
+        description="run or checkpoint, the teacher as a rule, whose decoder to begin with; the "
+        "encoder may be another",
+    )
     drop_path: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> "ModelRecipe":
+        if self.start is not None and self.decoder is not None:
+            raise ValueError(
+                f"model.start {self.start!r} brings a decoder, and model.decoder "
+                f"{self.decoder!r} another; leave one of them out"
+            )
+        return self
 
 
 class AugmentRecipe(_Section):

@@ -20,6 +20,10 @@ from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, para
 from kdas_edge.recipe import TrainRecipe
 from kdas_edge.run import Run
 
+# parts of a network that are the same whatever the encoder, and what they expect of it
+_DECODER = ("cfm.", "sam.", "head1.", "head2.")
+_AFFINE = ("bn.weight", "bn.bias")
+
 
 def run_training(
     recipe: TrainRecipe, out: Path, resume: bool = False, overwrite: bool = False
@@ -46,6 +50,8 @@ def run_training(
     student, architecture = build(recipe.model, recipe.data.size)
     if recipe.model.start is not None:
         start_from(Path(recipe.model.start), student, architecture)
+    if recipe.model.decoder is not None:
+        take_decoder(Path(recipe.model.decoder), student, architecture)
     teacher: torch.nn.Module | None = None
     teacher_architecture = None
     if recipe.teacher is not None:
@@ -111,6 +117,31 @@ def start_from(source: Path, network: torch.nn.Module, architecture: Architectur
             "model.width to match"
         )
     network.load_state_dict(other.state_dict())
+
+
+def take_decoder(source: Path, network: torch.nn.Module, architecture: Architecture) -> None:
+    """Begin with the decoder of a run or checkpoint, and learn the encoder that fits to it.
+
+    A student whose decoder is of the teacher's shape need not learn it again (the reused classifier
+    of SimKD, Chen et al., arXiv 2203.14001; here as a beginning that is trained on). Of the layers
+    between encoder and decoder it takes what the decoder expects: scale and shift of its inputs.
+
+    Raises:
+        UserError: `source` is absent or damaged, or its decoder has another width.
+    """
+    other, found = load_network(source)
+    if found.width != architecture.width:
+        raise UserError(
+            f"model.decoder: {source} has width {found.width}, the recipe says "
+            f"{architecture.width}; set model.width to match"
+        )
+    state = {
+        key: value
+        for key, value in other.state_dict().items()
+        if key.startswith(_DECODER) or (key.startswith("translate") and key.endswith(_AFFINE))
+    }
+    unknown = network.load_state_dict(state, strict=False).unexpected_keys
+    assert state and not unknown, unknown
 
 
 def describe(

@@ -274,6 +274,38 @@ def test_a_start_of_another_architecture_is_refused(
     assert not (tmp_path / "tiny").exists()
 
 
+def test_a_student_begins_with_the_decoder_of_its_teacher_and_its_own_encoder(
+    scenes: Path, tmp_path: Path, teacher: Path
+) -> None:
+    networks = {}
+    for name, decoder in (("own", None), ("taken", str(teacher))):
+        recipe = tiny(
+            scenes, name=name, seed=5, model__decoder=decoder, schedule__learning_rate=1e-30
+        )
+        run_training(recipe, tmp_path)
+        networks[name] = load_file(tmp_path / name / "checkpoints" / "best.safetensors")
+    theirs = load_file(teacher / "checkpoints" / "best.safetensors")
+    own, taken = networks["own"], networks["taken"]
+    for key in own:
+        if not key.endswith((".weight", ".bias")):
+            continue  # counts and means of batch normalisation move in any training
+        decoder = not key.startswith(("backbone", "cim")) and "translate" not in key
+        expects = key.startswith("translate") and ".bn." in key
+        expected = theirs if decoder or expects else own
+        torch.testing.assert_close(taken[key], expected[key], msg=key)
+    assert not torch.equal(own["head2.weight"], taken["head2.weight"])
+
+
+def test_a_decoder_of_another_width_or_beside_a_whole_start_is_refused(
+    scenes: Path, tmp_path: Path, teacher: Path
+) -> None:
+    with pytest.raises(UserError, match=r"has width 8, the recipe says 16"):
+        run_training(tiny(scenes, model__decoder=str(teacher), model__width=16), tmp_path)
+    assert not (tmp_path / "tiny").exists()
+    with pytest.raises(UserError, match="brings a decoder"):
+        tiny(scenes, model__decoder=str(teacher), model__start=str(teacher))
+
+
 def test_a_run_made_before_a_key_existed_still_resumes(scenes: Path, tmp_path: Path) -> None:
     run_training(tiny(scenes, schedule__epochs=1), tmp_path)
     recipe = tmp_path / "tiny" / "recipe.yaml"
