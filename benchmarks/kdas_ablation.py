@@ -106,6 +106,12 @@ CELLS = {
         3,
         {"teacher_once": True, "teacher_mirrors": 4, "model.decoder": "TEACHER"},
     ),
+    "reused_decoder_inputs": Cell(
+        "its decoder to begin with, and to feed it as the teacher's encoder does (SimKD)",
+        {"variant": "decoder_inputs", **HALVES},
+        3,
+        {"model.decoder": "TEACHER"},
+    ),
     "pairwise": Cell(
         "similarities between places in the encoders' maps (arXiv 1903.04197), times 10",
         {"variant": "pairwise", **HALVES, "teacher_scale": 10},
@@ -148,6 +154,7 @@ TWINS = (
     ("soft_mask", "soft_mask_same_view"),  # a teacher that sees more pixels
     ("tenth_soft_mask", "tenth"),  # a teacher where masks are few
     ("tenth_soft_mask_by_image", "tenth"),
+    ("reused_decoder_inputs", "reused_decoder"),
     ("reused_decoder_soft_mask_once", "reused_decoder"),  # maps, once the decoder is there
     ("soft_mask_once", "soft_mask"),  # a teacher asked once, at half of the cost
 )
@@ -180,6 +187,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--only", nargs="*", choices=CELLS, help="default: all rows")
+    parser.add_argument("--seed", type=int, help="only this one; two processes may share the rows")
     parser.add_argument("--minutes", type=float, help="begin no training after so many minutes")
     parser.add_argument("--table", action="store_true", help="only write the tables")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the setting: a trial")
@@ -200,7 +208,9 @@ def train_missing(arguments: argparse.Namespace) -> None:
         (name, seed)
         for seed in range(max(cell.seeds for cell in CELLS.values()))
         for name, cell in CELLS.items()
-        if seed < cell.seeds and (not arguments.only or name in arguments.only)
+        if seed < cell.seeds
+        and (not arguments.only or name in arguments.only)
+        and arguments.seed in (None, seed)
     ]
     for name, seed in wanted:
         path = arguments.results / f"{name}_s{seed}.json"

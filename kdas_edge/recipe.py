@@ -94,6 +94,10 @@ class AugmentRecipe(_Section):
     noise: float = Field(0.0, ge=0, le=0.2, description="largest standard deviation, of 0…1")
 
 
+# what compares the insides of student and teacher
+FEATURE_VARIANTS = ("pairwise", "decoder_inputs")
+
+
 class LossRecipe(_Section):
     """The loss, equation 8 of the paper; the reduction of the KL decides the teacher's share."""
 
@@ -107,6 +111,7 @@ class LossRecipe(_Section):
         "soft_mask",
         "output_match",
         "pairwise",
+        "decoder_inputs",
     ] = "kdas"
     segmentation: Literal["bce_dice", "structure"] = "bce_dice"
     temperature: float = Field(2.0, gt=0)
@@ -176,10 +181,10 @@ def _once_needs_maps(once: bool, loss: LossRecipe) -> None:
 
 
 def _features_of_one_pass(mirrors: int, loss: LossRecipe) -> None:
-    if mirrors > 1 and loss.variant == "pairwise":
+    if mirrors > 1 and loss.variant in FEATURE_VARIANTS:
         raise ValueError(
-            f"teacher_mirrors {mirrors} averages outputs, loss.variant 'pairwise' takes features "
-            "of one pass; set teacher_mirrors: 1"
+            f"teacher_mirrors {mirrors} averages outputs, loss.variant {loss.variant!r} takes "
+            "features of one pass; set teacher_mirrors: 1"
         )
 
 

@@ -1,14 +1,20 @@
-"""Distillation between encoders: which places of an image look alike to the teacher.
+"""Distillation inside the network: what the encoder sees, and what the decoder reads of it.
 
 The outputs of a segmentation network are one channel; what its encoder knows of texture and shape
 is in maps of hundreds, of which a student has other numbers. Similarities between places need no
-layer that translates one into the other: [1], section 3.1, "pair-wise distillation".
+layer that translates one into the other: [1], section 3.1, "pair-wise distillation". The decoder's
+inputs have the same channels in both, and mean the same to a student that began with the teacher's
+decoder: [2], where only what comes before the reused part is trained.
 
 [1] Liu et al., "Structured Knowledge Distillation for Semantic Segmentation", CVPR 2019,
     arXiv 1903.04197.
+[2] Chen et al., "Knowledge Distillation with the Reused Teacher Classifier" (SimKD), CVPR 2022,
+    arXiv 2203.14001.
 """
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -39,7 +45,8 @@ def pairwise_loss(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Ten
     """Mean squared difference of the similarities, averaged over the levels ([1], equation 2).
 
     Args:
-        students: maps of the student's encoder, (B, C_i, h_i, w_i) each.
+        students: maps of the student's encoder, (B, C_i, h_i, w_i) each; the first is left out:
+            it is of edges and colours, and has the most places.
         teachers: the teacher's of the same levels; channels and sizes may be others. Both are
             averaged to a grid that neither is smaller than.
 
@@ -47,7 +54,7 @@ def pairwise_loss(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Ten
         A scalar of 0…4; 0 if the same places are alike to both.
     """
     terms = []
-    for own, theirs in zip(students, teachers, strict=True):
+    for own, theirs in zip(students[1:], teachers[1:], strict=True):
         side = min(_PLACES, *own.shape[-2:], *theirs.shape[-2:])
         mine, wanted = (
             similarities(F.adaptive_avg_pool2d(full_precision(x), side))
@@ -57,26 +64,59 @@ def pairwise_loss(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Ten
     return torch.stack(terms).mean()
 
 
-class EncoderTap:
-    """Holds what an encoder returned last.
+def decoder_inputs_loss(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
+    """How far the student's decoder is from reading what the teacher's reads ([2], equation 3).
+
+    Mean squared difference, averaged over the levels. What the decoder reads was normalised, so
+    that a level counts about as much as another. With the teacher's decoder (`model.decoder`) a
+    student for which it is 0 is the teacher.
 
     Args:
-        network: its `backbone` returns maps at strides 4, 8, 16 and 32. The first is left out: it
-            is of edges and colours, and has the most places.
+        students: inputs of the student's decoder, (B, C, h_i, w_i) each.
+        teachers: the teacher's, of the same channels; other sizes are resized to the student's.
 
-    Attributes:
-        maps: those at strides 8, 16 and 32; empty before the first pass.
+    Returns:
+        A scalar, at least 0; about 1 for a student that knows the means of the channels alone.
+    """
+    terms = []
+    for own, theirs in zip(students, teachers, strict=True):
+        wanted = full_precision(theirs.detach())
+        if wanted.shape[-2:] != own.shape[-2:]:
+            wanted = F.interpolate(wanted, own.shape[-2:], mode="bilinear", antialias=True)
+        terms.append(F.mse_loss(full_precision(own), wanted))
+    return torch.stack(terms).mean()
+
+
+class Tap:
+    """Holds what some layers returned last.
+
+    Args:
+        layers: each returns a map, or several.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.maps: tuple[Tensor, ...] = ()
-        backbone: Any = network.backbone
-        backbone.register_forward_hook(self._keep)
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        self._maps: list[tuple[Tensor, ...]] = [()] * len(layers)
+        for index, layer in enumerate(layers):
+            layer.register_forward_hook(partial(self._keep, index))
 
-    def _keep(self, module: nn.Module, inputs: Any, outputs: Sequence[Tensor]) -> None:
-        self.maps = tuple(outputs[1:])
+    def _keep(self, index: int, layer: nn.Module, inputs: Any, outputs: Any) -> None:
+        self._maps[index] = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
     def take(self) -> tuple[Tensor, ...]:
-        """Return the maps and hold them no longer, so that their graph can be freed."""
-        maps, self.maps = self.maps, ()
+        """Return the maps, and hold them no longer, so that their graph can be freed."""
+        maps = tuple(chain.from_iterable(self._maps))
+        self._maps = [()] * len(self._maps)
         return maps
+
+
+def tap(network: nn.Module, variant: str) -> Tap:
+    """Tap what a variant of the loss compares.
+
+    Args:
+        network: a Polyp-PVT.
+        variant: "pairwise", the encoder's maps; "decoder_inputs", what the decoder makes of them.
+    """
+    wanted: Any = network
+    if variant == "pairwise":
+        return Tap([wanted.backbone])
+    return Tap([wanted.translate1, wanted.translate2, wanted.translate3, wanted.translate4])

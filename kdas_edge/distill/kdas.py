@@ -26,14 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdas_edge.distill.features import pairwise_loss
+from kdas_edge.distill.features import decoder_inputs_loss, pairwise_loss
 from kdas_edge.distill.losses import bce_dice, border_weight, full_precision, structure_loss
-from kdas_edge.recipe import LossRecipe
+from kdas_edge.recipe import FEATURE_VARIANTS, LossRecipe
 
 Axis = Literal["positions", "rows"]
 Reduction = Literal["sum", "mean"]
 Outputs = tuple[Tensor, Tensor]
-# of the student's encoder and of the teacher's, level by level
+# of the student and of the teacher, level by level
 Features = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 # The weight of the teacher's terms in the authors' released code; the paper says 0.2.
@@ -202,6 +202,8 @@ class DistillationLoss:
       teacher's, mean over pixels. Its only minimum is the teacher's output, so that it is what a
       quantised network needs that is to stay its float self: the float student is the teacher.
     - `pairwise`: "pairwise", `pairwise_loss` of the encoders' features; the outputs do not count.
+    - `decoder_inputs`: "decoder_inputs", `decoder_inputs_loss`, for a student with its teacher's
+      decoder (`model.decoder`); the outputs do not count.
 
     `teacher_scale` multiplies the terms of the teacher on top of their weight.
 
@@ -217,7 +219,7 @@ class DistillationLoss:
     def __init__(self, recipe: LossRecipe) -> None:
         self.recipe = recipe
         self.needs_teacher = recipe.variant != "supervised"
-        self.needs_features = recipe.variant == "pairwise"
+        self.needs_features = recipe.variant in FEATURE_VARIANTS
 
     def __call__(
         self,
@@ -236,7 +238,8 @@ class DistillationLoss:
             mask: (B, 1, H, W) float in 0…1.
             labelled: (B,) bool; where it is False the mask counts nothing, only the teacher's
                 terms count. None: all are labelled.
-            features: of the student's encoder and of the teacher's, for `pairwise`.
+            features: of the student and of the teacher, for `pairwise` and `decoder_inputs`; see
+                `features.tap`.
 
         Returns:
             "loss", the weighted total, and the unweighted parts: "segmentation" (both outputs, mean
@@ -294,10 +297,11 @@ class DistillationLoss:
             case "output_match":
                 own, target = _summed(student), torch.sigmoid(_summed(matched))
                 return {"output_match": F.binary_cross_entropy_with_logits(own, target)}
-            case "pairwise":
+            case "pairwise" | "decoder_inputs":
                 if features is None:
-                    raise ValueError("loss variant 'pairwise' needs the features of both encoders")
-                return {"pairwise": pairwise_loss(*features)}
+                    raise ValueError(f"loss variant {recipe.variant!r} needs features of both")
+                loss = pairwise_loss if recipe.variant == "pairwise" else decoder_inputs_loss
+                return {recipe.variant: loss(*features)}
 
     def weighted(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weight the parts as in equation 8; "loss" is left out, and is the sum of the rest."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from kdas_edge.data import augment
 from kdas_edge.data.dataset import ResidentSet
-from kdas_edge.distill.features import EncoderTap
+from kdas_edge.distill.features import Tap, tap
 from kdas_edge.distill.kdas import DistillationLoss, gradient_shares
 from kdas_edge.distill.schedule import derive_seed, learning_rate, side
 from kdas_edge.distill.teacher_maps import as_outputs
@@ -138,9 +138,9 @@ class Trainer:
             lr=self.schedule.learning_rate,
             weight_decay=self.schedule.weight_decay,
         )
-        self.taps: tuple[EncoderTap, EncoderTap] | None = None
+        self.taps: tuple[Tap, Tap] | None = None
         if self.loss.needs_features and teacher is not None:
-            self.taps = EncoderTap(student), EncoderTap(teacher)
+            self.taps = tap(student, recipe.loss.variant), tap(teacher, recipe.loss.variant)
         compiled: Any = torch.compile(student) if recipe.engine.compile else student
         self.student, self.optimizer = fabric.setup(compiled, self.optimizer)
         self.teacher: Any = None

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from test_engine import tiny
 from torch import Tensor
 
-from kdas_edge.distill.features import EncoderTap, pairwise_loss, similarities
+from kdas_edge.distill.features import decoder_inputs_loss, pairwise_loss, similarities, tap
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
 from kdas_edge.models.zoo import build
-from kdas_edge.recipe import ModelRecipe
+from kdas_edge.recipe import FEATURE_VARIANTS, ModelRecipe
 
 
 def features(seed: int, channels: int, side: int, batch: int = 2) -> Tensor:
@@ -59,50 +60,82 @@ def test_the_loss_is_that_of_loops_over_levels_of_unequal_channels_and_sizes() -
             for a, b in zip(own.numpy(), theirs.numpy(), strict=True)
         ]
         expected.append(np.mean(errors))
-    assert float(pairwise_loss(students, teachers)) == pytest.approx(np.mean(expected), abs=1e-12)
+    first = [features(9, 2, 8)]  # of edges and colours: left out
+    found = pairwise_loss(first + students, first + teachers)
+    assert float(found) == pytest.approx(np.mean(expected), abs=1e-12)
 
 
 def test_the_gradient_is_that_of_finite_differences_and_none_reaches_the_teacher() -> None:
     own, theirs = features(5, 3, 3, 1).requires_grad_(), features(6, 4, 3, 1).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: pairwise_loss([x], [theirs]), (own,))
-    pairwise_loss([own], [theirs]).backward()
+    assert torch.autograd.gradcheck(lambda x: pairwise_loss([x, x], [theirs, theirs]), (own,))
+    pairwise_loss([own, own], [theirs, theirs]).backward()
+    assert own.grad is not None and float(own.grad.norm()) > 0 and theirs.grad is None
+
+    own, theirs = features(8, 3, 3, 2).requires_grad_(), features(9, 3, 3, 2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: decoder_inputs_loss([x], [theirs]), (own,))
+    decoder_inputs_loss([own], [theirs]).backward()
     assert own.grad is not None and float(own.grad.norm()) > 0 and theirs.grad is None
 
 
 def test_it_does_not_mind_the_scale_or_order_of_the_channels() -> None:
     x = features(7, 6, 5)
-    assert float(pairwise_loss([3 * x[:, torch.randperm(6)]], [x])) == pytest.approx(0, abs=1e-20)
-    assert float(pairwise_loss([x.flip(3)], [x])) > 0.01
+    shuffled = 3 * x[:, torch.randperm(6)]
+    assert float(pairwise_loss([x, shuffled], [x, x])) == pytest.approx(0, abs=1e-20)
+    assert float(pairwise_loss([x, x.flip(3)], [x, x])) > 0.01
 
 
-def test_a_tap_holds_the_deep_levels_until_they_are_taken() -> None:
+def test_the_decoders_inputs_differ_by_their_mean_square_over_the_levels() -> None:
+    students = [features(1, 3, 4), features(2, 3, 2)]
+    teachers = [features(3, 3, 4), 5 + features(4, 3, 2)]
+    expected = []
+    for own, theirs in zip(students, teachers, strict=True):
+        squares = [float(own[i] - theirs[i]) ** 2 for i in np.ndindex(*own.shape)]
+        expected.append(sum(squares) / len(squares))
+    found = float(decoder_inputs_loss(students, teachers))
+    assert found == pytest.approx(np.mean(expected), rel=1e-12)
+    assert float(decoder_inputs_loss(teachers, teachers)) == 0
+
+
+def test_a_teacher_that_saw_more_pixels_is_resized() -> None:
+    smooth = torch.linspace(0, 1, 8).expand(2, 3, 8, 8)
+    assert float(decoder_inputs_loss([F.interpolate(smooth, (4, 4), mode="area")], [smooth])) < 0.01
+
+
+def test_a_tap_holds_what_a_variant_compares_until_it_is_taken() -> None:
     network, _ = build(ModelRecipe(backbone="test_efficientnet", width=8, pretrained=False), 64)
-    tap = EncoderTap(network)
+    encoder, decoder = tap(network, "pairwise"), tap(network, "decoder_inputs")
     network(torch.zeros(2, 3, 64, 64))
-    assert [tuple(x.shape[-2:]) for x in tap.take()] == [(8, 8), (4, 4), (2, 2)]
-    assert tap.take() == ()
+    assert [x.shape[-1] for x in encoder.take()] == [16, 8, 4, 2]
+    assert [tuple(x.shape[1:]) for x in decoder.take()] == [
+        (8, side, side) for side in (16, 8, 4, 2)
+    ]
+    assert encoder.take() == decoder.take() == ()
 
 
-def test_a_training_brings_the_similarities_of_both_encoders_together(
-    scenes: Path, tmp_path: Path
+@pytest.mark.parametrize("variant", FEATURE_VARIANTS)
+def test_a_training_brings_what_both_hold_inside_together(
+    scenes: Path, tmp_path: Path, variant: str
 ) -> None:
-    run_training(tiny(scenes, name="teacher", schedule__epochs=1), tmp_path)
+    run_training(tiny(scenes, name="teacher", schedule__epochs=2), tmp_path)
     recipe = tiny(
         scenes,
         name="student",
         teacher=str(tmp_path / "teacher"),
         teacher_size=96,
         seed=3,
-        loss__variant="pairwise",
+        loss__variant=variant,
         loss__teacher_weight=10,
-        schedule__epochs=4,
+        model__decoder=str(tmp_path / "teacher"),
+        schedule__epochs=6,
+        schedule__learning_rate=1e-2,
     )
     history = run_training(recipe, tmp_path)["history"]
-    assert history[-1]["pairwise"] < 0.8 * history[0]["pairwise"]
+    assert history[-1][variant] < 0.8 * history[0][variant]
     assert not [key for key in history[-1] if key.startswith("share_")]
 
 
 def test_mirror_images_and_one_question_are_refused(scenes: Path) -> None:
-    for key in ({"teacher_mirrors": 2}, {"teacher_once": True}):
-        with pytest.raises(UserError, match="pairwise"):
-            tiny(scenes, teacher="runs/teacher", loss__variant="pairwise", **key)
+    for variant in FEATURE_VARIANTS:
+        for key in ({"teacher_mirrors": 2}, {"teacher_once": True}):
+            with pytest.raises(UserError, match=variant):
+                tiny(scenes, teacher="runs/teacher", loss__variant=variant, **key)
