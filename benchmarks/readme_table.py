@@ -222,7 +222,9 @@ def soak_sentence(results: dict[str, Any]) -> str:
         f"{results['wrong']} masks that differ; resident memory {first['resident_mb']:.0f} MB at "
         f"first, {last['resident_mb']:.0f} MB at last "
         f"({results['memory_growth_percent']:+.2f} %); p50 {first['p50_ms']:.1f} and "
-        f"{last['p50_ms']:.1f} ms."
+        f"{last['p50_ms']:.1f} ms ({results['latency_drift_by_the_clock_percent']:+.1f} %; a fixed "
+        "piece of arithmetic that was timed between the frames taken off, "
+        f"{results['latency_drift_percent']:+.1f} %)."
     )
 
 
