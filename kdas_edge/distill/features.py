@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdas_edge.distill.losses import full_precision
+from kdas_edge.errors import UserError
+from kdas_edge.models.zoo import Architecture
 
 # Places per side that are compared: 144 of an image, as a pair costs for each two of them.
 _PLACES = 12
@@ -85,6 +87,20 @@ def decoder_inputs_loss(students: Sequence[Tensor], teachers: Sequence[Tensor]) 
             wanted = F.interpolate(wanted, own.shape[-2:], mode="bilinear", antialias=True)
         terms.append(F.mse_loss(full_precision(own), wanted))
     return torch.stack(terms).mean()
+
+
+def check_comparable(variant: str, student: Architecture, teacher: Architecture | None) -> None:
+    """Refuse what a variant of the loss cannot compare.
+
+    Raises:
+        UserError: the decoders whose inputs are to be compared have different widths.
+    """
+    if variant == "decoder_inputs" and teacher is not None and teacher.width != student.width:
+        raise UserError(
+            f"loss.variant 'decoder_inputs' compares decoders, the teacher's has width "
+            f"{teacher.width} and the student's {student.width}; set model.width="
+            f"{teacher.width}, or choose another variant"
+        )
 
 
 class Tap:

@@ -11,6 +11,7 @@ from kdas_edge.data.splits import write_split
 from kdas_edge.distill import unlabelled
 from kdas_edge.distill.decision_bias import fit_bias_of_run
 from kdas_edge.distill.engine import fit
+from kdas_edge.distill.features import check_comparable
 from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory
@@ -56,6 +57,7 @@ def run_training(
     teacher_architecture = None
     if recipe.teacher is not None:
         teacher, teacher_architecture = load_network(Path(recipe.teacher))
+    check_comparable(recipe.loss.variant, architecture, teacher_architecture)
     data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
     if teacher is None:  # nobody speaks where there is no mask
         data = replace(data, train=data.train.where(data.train.labelled))

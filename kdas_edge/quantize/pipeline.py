@@ -21,6 +21,7 @@ from torch import nn
 
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.splits import write_split
+from kdas_edge.distill.features import check_comparable
 from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.distill.training import describe
 from kdas_edge.errors import GateError, UserError
@@ -95,6 +96,7 @@ def run_quantization(
     teacher, teacher_architecture = (
         load_network(Path(str(recipe.teacher))) if needs_teacher else (None, None)
     )
+    check_comparable(recipe.loss.variant, architecture, teacher_architecture)
     if teacher is not None:
         teacher = with_mirrors(teacher, recipe.teacher_mirrors)
     import_nncf()

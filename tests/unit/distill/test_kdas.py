@@ -37,7 +37,7 @@ TEACHERS_TERMS = {
     "pairwise": {"pairwise"},
     "decoder_inputs": {"decoder_inputs"},
 }
-# of no other variant, and tested in test_features.py
+# of no other variant, and tested in test_inner_features.py
 FEATURES = ([torch.ones(1, 4, 3, 3)] * 2, [torch.rand(1, 4, 3, 3)] * 2)
 
 

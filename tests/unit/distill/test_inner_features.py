@@ -139,3 +139,17 @@ def test_mirror_images_and_one_question_are_refused(scenes: Path) -> None:
         for key in ({"teacher_mirrors": 2}, {"teacher_once": True}):
             with pytest.raises(UserError, match=variant):
                 tiny(scenes, teacher="runs/teacher", loss__variant=variant, **key)
+
+
+def test_decoders_of_different_width_are_not_compared(scenes: Path, tmp_path: Path) -> None:
+    run_training(tiny(scenes, name="teacher", schedule__epochs=1), tmp_path)
+    recipe = tiny(
+        scenes,
+        name="student",
+        teacher=str(tmp_path / "teacher"),
+        model__width=16,
+        loss__variant="decoder_inputs",
+    )
+    with pytest.raises(UserError, match=r"has width 8 and the student's 16; set model\.width=8"):
+        run_training(recipe, tmp_path)
+    assert not (tmp_path / "student").exists()
