@@ -41,7 +41,7 @@ from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, sha256, write_json, write_text_atomic
 from kdas_edge.models.checkpoints import BEST, load_network
 from kdas_edge.models.zoo import Architecture, architecture_of, parameters
-from kdas_edge.recipe import TrainRecipe, load_recipe
+from kdas_edge.recipe import DataRecipe, ModelRecipe, TrainRecipe, load_recipe
 from kdas_edge.run import Run
 
 ROOT = Path(__file__).resolve().parent
@@ -147,6 +147,8 @@ CELLS = {
     "unetpp": Cell("UNet++, no teacher", network="UnetPlusPlus"),
 }
 BASELINE = "supervised"
+# keys of a recipe that did not exist when the first rows were made
+NEWER = {"masks", "decoder", "teacher_mirrors", "teacher_once"}
 # what one part of a row gives, against the row that lacks only that part
 TWINS = (
     ("attention_kd_sgm", "attention_kd"),  # the symmetric guided map
@@ -266,14 +268,14 @@ def public(recipe: TrainRecipe) -> dict[str, Any]:
             values[section][key] = Path(values[section][key]).name
     if values["teacher"] is not None:
         values["teacher"] = Path(values["teacher"]).name
-    # rows were made before these keys existed
-    if recipe.data.masks == 1:
-        del values["data"]["masks"]
-    if recipe.model.decoder is None:
-        del values["model"]["decoder"]
-    for key in ("teacher_mirrors", "teacher_once"):
-        if values[key] == TrainRecipe.model_fields[key].default:
-            del values[key]
+    for section, kind in (
+        (values["data"], DataRecipe),
+        (values["model"], ModelRecipe),
+        (values, TrainRecipe),
+    ):
+        for key in NEWER.intersection(section):
+            if section[key] == kind.model_fields[key].default:
+                del section[key]
     return values
 
 

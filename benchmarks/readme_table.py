@@ -146,10 +146,7 @@ def ablation_table(results: dict[str, Any]) -> str:
         cells = []
         for image_set in sets:
             found = row["sets"][image_set]
-            text, other = f"{found['dice']['mean']:.3f}", found["minus_supervised"]
-            if other is not None:
-                text += f" ({with_interval(other)})"
-            cells.append(text)
+            cells.append(with_difference(found["dice"], found["minus_supervised"]))
         rows.append([name, row["what"], str(row["seeds"]), *cells])
     text = markdown(head, rows)
     if results["twins"]:
@@ -163,15 +160,20 @@ def ablation_table(results: dict[str, Any]) -> str:
 
 def comparison_table(results: dict[str, Any]) -> str:
     """Networks beside a first one: mean Dice, and the paired difference in brackets."""
-    rows = []
-    for name, sets in results["rows"].items():
-        cells = []
-        for found in sets.values():
-            other = f" ({with_interval(found['difference'])})" if "difference" in found else ""
-            cells.append(f"{found['dice']['mean']:.3f}{other}")
-        rows.append([name, *cells])
+    rows = [
+        [
+            name,
+            *(with_difference(found["dice"], found.get("difference")) for found in sets.values()),
+        ]
+        for name, sets in results["rows"].items()
+    ]
     sets = results["rows"][results["baseline"]]
     return markdown(["network", *(f"Dice {image_set}" for image_set in sets)], rows)
+
+
+def with_difference(dice: dict[str, float], difference: dict[str, float] | None) -> str:
+    text = f"{dice['mean']:.3f}"
+    return text if difference is None else f"{text} ({with_interval(difference)})"
 
 
 def with_interval(difference: dict[str, float]) -> str:

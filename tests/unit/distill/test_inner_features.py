@@ -112,20 +112,26 @@ def test_a_tap_holds_what_a_variant_compares_until_it_is_taken() -> None:
     assert encoder.take() == decoder.take() == ()
 
 
+@pytest.fixture(scope="module")
+def teacher(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("teacher")
+    run_training(tiny(scenes, name="teacher", schedule__epochs=2), out)
+    return out / "teacher"
+
+
 @pytest.mark.parametrize("variant", FEATURE_VARIANTS)
 def test_a_training_brings_what_both_hold_inside_together(
-    scenes: Path, tmp_path: Path, variant: str
+    scenes: Path, tmp_path: Path, teacher: Path, variant: str
 ) -> None:
-    run_training(tiny(scenes, name="teacher", schedule__epochs=2), tmp_path)
     recipe = tiny(
         scenes,
         name="student",
-        teacher=str(tmp_path / "teacher"),
+        teacher=str(teacher),
         teacher_size=96,
         seed=3,
         loss__variant=variant,
         loss__teacher_weight=10,
-        model__decoder=str(tmp_path / "teacher"),
+        model__decoder=str(teacher),
         schedule__epochs=6,
         schedule__learning_rate=1e-2,
     )
@@ -141,12 +147,13 @@ def test_mirror_images_and_one_question_are_refused(scenes: Path) -> None:
                 tiny(scenes, teacher="runs/teacher", loss__variant=variant, **key)
 
 
-def test_decoders_of_different_width_are_not_compared(scenes: Path, tmp_path: Path) -> None:
-    run_training(tiny(scenes, name="teacher", schedule__epochs=1), tmp_path)
+def test_decoders_of_different_width_are_not_compared(
+    scenes: Path, tmp_path: Path, teacher: Path
+) -> None:
     recipe = tiny(
         scenes,
         name="student",
-        teacher=str(tmp_path / "teacher"),
+        teacher=str(teacher),
         model__width=16,
         loss__variant="decoder_inputs",
     )
