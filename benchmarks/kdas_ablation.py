@@ -124,12 +124,6 @@ CELLS = {
         1,
         {**TENTH, "teacher_once": True, "teacher_mirrors": 4},
     ),
-    "tenth_soft_mask_by_image": Cell(
-        "the same, each image counting alike: 0.9 of the loss on the teacher's maps",
-        {"variant": "soft_mask", "teacher_weight": 0.9, "segmentation_weight": 0.1},
-        1,
-        {**TENTH, "teacher_once": True, "teacher_mirrors": 4},
-    ),
     # learning from frames without masks, at the cost of the rows above
     "soft_mask_unlabelled": Cell(
         "soft_mask, some of the images are frames without masks",
@@ -142,6 +136,10 @@ CELLS = {
     "temperature_4": Cell("KDAS, temperature 4", {**KDAS, "temperature": 4}),
     "temperature_6": Cell("KDAS, temperature 6", {**KDAS, "temperature": 6}),
     "temperature_8": Cell("KDAS, temperature 8", {**KDAS, "temperature": 8}),
+    # what more steps are worth on the same images
+    "batch_8": Cell(
+        "no teacher, twice as many steps of half as many images", {}, 1, {"schedule.batch_size": 8}
+    ),
     # other decoders on the same encoder, without a teacher
     "unet": Cell("UNet, no teacher", network="Unet"),
     "unetpp": Cell("UNet++, no teacher", network="UnetPlusPlus"),
@@ -155,7 +153,6 @@ TWINS = (
     ("soft_mask_unlabelled", "soft_mask"),  # frames without masks, at equal cost
     ("soft_mask", "soft_mask_same_view"),  # a teacher that sees more pixels
     ("tenth_soft_mask", "tenth"),  # a teacher where masks are few
-    ("tenth_soft_mask_by_image", "tenth"),
     ("reused_decoder_inputs", "reused_decoder"),
     ("reused_decoder_soft_mask_once", "reused_decoder"),  # maps, once the decoder is there
     ("soft_mask_once", "soft_mask"),  # a teacher asked once, at half of the cost

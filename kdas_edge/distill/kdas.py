@@ -242,8 +242,8 @@ class DistillationLoss:
                 `features.tap`.
 
         Returns:
-            "loss", the weighted total, and the unweighted parts: "segmentation" (both outputs, mean
-            over the labelled images) and the teacher's terms.
+            "loss", the weighted total, and the unweighted parts: "segmentation" (both outputs, sum
+            over the labelled images by the size of the batch) and the teacher's terms.
 
         Raises:
             ValueError: the variant needs a teacher, or features, and there is none.
@@ -330,9 +330,10 @@ class DistillationLoss:
         per_image = torch.stack(costs).sum(0)  # (B,)
         if labelled is None:
             return per_image.mean()
-        # multiplied out, not selected: selecting makes the host wait for the GPU to count
-        counted = per_image * labelled
-        return counted.sum() / labelled.sum().clamp(min=1)
+        # By the size of the batch, not by the labelled alone: where masks are few, one or two images
+        # would carry this whole term, and the network learn those by heart.
+        # Multiplied out, not selected: selecting makes the host wait for the GPU to count.
+        return (per_image * labelled).mean()
 
 
 def gradient_shares(parts_weighted: Mapping[str, Tensor], outputs: Outputs) -> dict[str, float]:
