@@ -330,8 +330,8 @@ class DistillationLoss:
         per_image = torch.stack(costs).sum(0)  # (B,)
         if labelled is None:
             return per_image.mean()
-        # By the size of the batch, not by the labelled alone: where masks are few, one or two images
-        # would carry this whole term, and the network learn those by heart.
+        # By the size of the batch, not by the labelled alone: where masks are few, one or two
+        # images would carry this whole term, and the network learn those by heart.
         # Multiplied out, not selected: selecting makes the host wait for the GPU to count.
         return (per_image * labelled).mean()
 
