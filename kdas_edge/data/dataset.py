@@ -63,7 +63,9 @@ class ResidentSet:
         )
 
     def where(self, kept: Tensor) -> "ResidentSet":
-        """Return the images for which `kept`, (N,) bool, is true."""
+        """Return the images for which `kept`, (N,) bool, is true; this set itself if all are."""
+        if kept.all():  # gigabytes need not be copied
+            return self
         return ResidentSet(
             self.images[kept],
             self.masks[kept],

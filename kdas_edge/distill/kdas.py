@@ -328,12 +328,12 @@ class DistillationLoss:
         else:
             costs = [bce_dice(z, mask, "none") for z in student]
         per_image = torch.stack(costs).sum(0)  # (B,)
-        if labelled is None:
-            return per_image.mean()
+        if labelled is not None:
+            # multiplied out, not selected: selecting makes the host wait for the GPU to count
+            per_image = per_image * labelled
         # By the size of the batch, not by the labelled alone: where masks are few, one or two
         # images would carry this whole term, and the network learn those by heart.
-        # Multiplied out, not selected: selecting makes the host wait for the GPU to count.
-        return (per_image * labelled).mean()
+        return per_image.mean()
 
 
 def gradient_shares(parts_weighted: Mapping[str, Tensor], outputs: Outputs) -> dict[str, float]:

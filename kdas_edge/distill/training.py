@@ -59,8 +59,7 @@ def run_training(
         teacher, teacher_architecture = load_network(Path(recipe.teacher))
     check_comparable(recipe.loss.variant, architecture, teacher_architecture)
     data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
-    # nobody speaks where there is no mask; otherwise not to copy all images for nothing
-    if teacher is None and not data.train.labelled.all():
+    if teacher is None:  # nobody speaks where there is no mask
         data = replace(data, train=data.train.where(data.train.labelled))
     verdicts: list[unlabelled.FrameVerdict] = []
     if recipe.data.unlabelled is not None:
