@@ -19,7 +19,8 @@ from kdas_edge.latency import Warmup, measure
 from kdas_edge.runtime.backends import open_backend
 from kdas_edge.runtime.targets import parse_target
 
-SIZE, CHANNELS, ROUNDS, ATTEMPTS = 144, 32, 100, 6
+# many short runs: another load comes and goes within seconds, and moves a median by a third
+SIZE, CHANNELS, ROUNDS, ATTEMPTS = 144, 32, 25, 24
 APP = shutil.which("benchmark_app", path=str(Path(sys.executable).parent)) or shutil.which(
     "benchmark_app"
 )
@@ -64,10 +65,11 @@ def test_the_median_is_that_of_benchmark_app_within_five_per_cent(row):
     assert row.backend.effective["threads"] == 1 and row.backend.effective["precision"] == "f32"
     mine, reference = [], []
     for _ in range(ATTEMPTS):
-        # theirs between two of ours, and of each the median that was least disturbed: what another
-        # load adds, it adds to some of them only; a difference of the two programs stays in all
+        # in turns, and of each the median that was least disturbed: what another load adds, it adds
+        # to some of them only; a difference of the two programs stays in all. As many of theirs as
+        # of ours: the least of more draws is lower
         mine.append(ours(row))
-        reference.append(theirs(row))
+        reference += [theirs(row), theirs(row)]
         mine.append(ours(row))
         if abs(min(mine) / min(reference) - 1) <= 0.05:
             return
