@@ -1,9 +1,11 @@
 """Which network is better? Dice on the validation split, where choices are made.
 
 Scores runs or checkpoints, each asked about one or more mirror images (test-time flips, which are
-for teachers), with paired differences to the first row. No test image is read.
+for teachers), with paired differences to the first row; with --corruptions also on spoilt copies of
+the images. No test image is read.
 
     python benchmarks/validation_dice.py runs/teacher --data DATA --mirrors 1,2,4 --json …
+    python benchmarks/validation_dice.py runs/one runs/other --data DATA --corruptions bubbles,jpeg
 """
 
 import argparse
@@ -17,7 +19,8 @@ from one_line_errors import one_line_errors
 
 from kdas_edge.bench.scores import bootstrap_mean
 from kdas_edge.console import table
-from kdas_edge.data.dataset import load_training_data
+from kdas_edge.data.corruptions import STRENGTHS, check_names, corrupt
+from kdas_edge.data.dataset import ResidentSet, load_training_data
 from kdas_edge.distill.validation import validate
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
@@ -33,6 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--mirrors", default="1", help="1 to 4; several with commas between")
     parser.add_argument("--validation", type=float, default=0.1, help="share, as in the recipe")
+    parser.add_argument("--corruptions", help="also on images spoilt so; names, commas between")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.json is not None:
@@ -41,7 +45,10 @@ def main() -> None:
     if not set(counts) <= set("1234"):
         raise UserError(f"--mirrors {args.mirrors!r}: name whole numbers of 1 to 4")
 
-    scores: dict[str, NDArray[np.float64]] = {}
+    corruptions = check_names(args.corruptions.split(",")) if args.corruptions else []
+    conditions = [("none", 0), *((name, level) for name in corruptions for level in STRENGTHS)]
+
+    scores: dict[str, dict[str, NDArray[np.float64]]] = {}
     split = None
     for path in args.networks:
         network, architecture = load_network(path)
@@ -53,27 +60,50 @@ def main() -> None:
             if label in scores:
                 raise UserError(f"{label} is named twice; rename one")
             asked = with_mirrors(network, int(count)).to(memory_format=torch.channels_last)
-            held_out = data.validation
-            dice, _ = validate(
-                asked, held_out.images, held_out.masks, architecture.size, architecture
-            )
-            scores[label] = dice
+            scores[label] = {}
+            for corruption, strength in conditions:
+                dice, _ = validate(
+                    asked,
+                    spoilt(data.validation, corruption, strength),
+                    data.validation.masks,
+                    architecture.size,
+                    architecture,
+                )
+                condition = f"{corruption} {strength}" if strength else "as they are"
+                scores[label][condition] = dice
 
     first = next(iter(scores.values()))
     rows: dict[str, Any] = {}
-    for name, dice in scores.items():
-        difference = None if dice is first else bootstrap_mean(dice - first).as_json()
-        rows[name] = {"dice": bootstrap_mean(dice).as_json(), "minus_first": difference}
+    for name, by_condition in scores.items():
+        rows[name] = {}
+        for condition, dice in by_condition.items():
+            base = first[condition]
+            difference = None if dice is base else bootstrap_mean(dice - base).as_json()
+            estimate = bootstrap_mean(dice).as_json()
+            rows[name][condition] = {"dice": estimate, "minus_first": difference}
+    count = len(next(iter(first.values())))
     table(
-        f"Dice on {len(first)} validation images, 95 % intervals; paired difference to the first",
-        ["network", "Dice", "difference"],
+        f"Dice on {count} validation images, 95 % intervals; paired difference to the first",
+        ["network", "images", "Dice", "difference"],
         [
-            [name, text(row["dice"], ""), text(row["minus_first"], "+")]
-            for name, row in rows.items()
+            [name, condition, text(row["dice"], ""), text(row["minus_first"], "+")]
+            for name, by_condition in rows.items()
+            for condition, row in by_condition.items()
         ],
     )
     if args.json is not None:
         write_json(args.json, {"split_sha256": split, "rows": rows, "environment": describe()})
+
+
+def spoilt(held_out: ResidentSet, corruption: str, strength: int) -> torch.Tensor:
+    """The images (N, 3, S, S) uint8, each spoilt in its own way."""
+    if not strength:
+        return held_out.images
+    frames = [
+        corrupt(image.permute(1, 2, 0).numpy(), corruption, strength, name)
+        for name, image in zip(held_out.names, held_out.images, strict=True)
+    ]
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
 def text(estimate: dict[str, float] | None, sign: str) -> str:

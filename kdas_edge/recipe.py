@@ -92,6 +92,8 @@ class AugmentRecipe(_Section):
     hue: float = Field(0.0, ge=0, le=0.5, description="± this fraction of the colour circle")
     blur: float = Field(0.0, ge=0, le=1, description="probability of a Gaussian blur")
     noise: float = Field(0.0, ge=0, le=0.2, description="largest standard deviation, of 0…1")
+    bubbles: float = Field(0.0, ge=0, le=1, description="probability of bubbles on the mucosa")
+    coding: float = Field(0.0, ge=0, le=1, description="probability of JPEG, of quality 5 to 60")
 
 
 # what compares the insides of student and teacher

@@ -4,6 +4,7 @@ from typing import Any
 
 from kdas_edge.bundle.manifest import AccuracyRecord
 from kdas_edge.bundle.reader import Bundle, model_files
+from kdas_edge.data.corruptions import STRENGTHS
 from kdas_edge.errors import UserError
 
 
@@ -63,7 +64,10 @@ def accuracy_records(results: dict[str, Any], name: str) -> list[AccuracyRecord]
 
 
 def benchmark_note(results: dict[str, Any], name: str) -> dict[str, Any]:
-    """The latencies of one model, its differences to the teacher, and where they were measured."""
+    """The latencies of one model, its differences to the teacher, and where it fails.
+
+    With the machine and the data on which all that was measured.
+    """
     machine = results["environment"]
     return {
         "cpu": machine["cpu"],
@@ -88,4 +92,68 @@ def benchmark_note(results: dict[str, Any], name: str) -> dict[str, Any]:
             for entry in results["accuracy"]
             if entry["model"] == name and "difference_to_teacher" in entry
         ],
+        "failures": _failures(results, name),
     }
+
+
+def _failures(results: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a mean hides of one model: sizes of polyps, missed ones, spoilt images.
+
+    Of its smallest precision in the first runtime that was scored: what a device runs.
+    """
+    deployed = [
+        entry
+        for entry in results["accuracy"]
+        if entry["model"] == name and entry["protocol"] == "deploy"
+    ]
+    if not deployed:
+        return {}
+    targets = list(dict.fromkeys(entry["target"] for entry in deployed))
+    kinds = {entry["precision"] for entry in deployed if entry["target"] == targets[0]}
+    kind = "int8" if "int8" in kinds else min(kinds)
+
+    def chosen(entry: dict[str, Any]) -> bool:
+        return (entry["model"], entry["precision"], entry["target"]) == (name, kind, targets[0])
+
+    spoilt = [entry for entry in results.get("robustness") or [] if chosen(entry)]
+    return {
+        "precision": kind,
+        "target": targets[0],
+        "sizes": [
+            {
+                "dataset": entry["dataset"],
+                "size": size,
+                "what": group["what"],
+                "images": group["images"],
+                **_main(group, "Dice"),
+                "detected": group["metrics"].get("detected_frame", {}).get("mean"),
+            }
+            for entry in deployed
+            if chosen(entry)
+            for size, group in entry["by_size"].items()
+            if "Dice" in group["metrics"]
+        ],
+        "spoilt": [
+            {
+                "corruption": corruption,
+                "images": sum(entry["images"] for entry in spoilt if _is(entry, corruption, 0)),
+                "dice": [_pooled(spoilt, corruption, strength) for strength in (0, *STRENGTHS)],
+            }
+            for corruption in dict.fromkeys(entry["corruption"] for entry in spoilt)
+        ],
+    }
+
+
+def _main(group: dict[str, Any], metric: str) -> dict[str, float]:
+    return {key: group["metrics"][metric][key] for key in ("mean", "low", "high")}
+
+
+def _is(entry: dict[str, Any], corruption: str, strength: int) -> bool:
+    return (entry["corruption"], entry["strength"]) == (corruption, strength)
+
+
+def _pooled(entries: list[dict[str, Any]], corruption: str, strength: int) -> float:
+    """Mean Dice over the images of all data sets."""
+    found = [entry for entry in entries if _is(entry, corruption, strength)]
+    total = sum(entry["images"] * entry["metrics"]["Dice"]["mean"] for entry in found)
+    return float(total / sum(entry["images"] for entry in found))

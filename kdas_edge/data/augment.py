@@ -1,4 +1,6 @@
-"""Augmentation: one joint geometric transform for image and mask, then colour, on the device.
+"""Augmentation: one joint geometric transform for image and mask, then what only images suffer.
+
+All of it runs on the device.
 
 All random numbers of a batch come from one CPU generator whose seed is a function of the run's
 seed and the step. So a resumed run draws what the unbroken one would have drawn, a GPU draws what a
@@ -12,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdas_edge.data.artefacts import add_bubbles, code
 from kdas_edge.recipe import AugmentRecipe
 
 # luma of ITU-R BT.601, as in PIL and torchvision
@@ -29,6 +32,8 @@ class AugmentDraw:
         blur: (B,) standard deviation in pixels, 0 for none.
         noise: (B,) standard deviation, of 0…1.
         noise_seed: seed of the noise itself, drawn on the device.
+        bubbles: (B,) seed of an image's bubbles, -1 for none.
+        quality: (B,) 5 to 60, JPEG quality, 0 for none.
     """
 
     affine: Tensor
@@ -39,6 +44,8 @@ class AugmentDraw:
     blur: Tensor
     noise: Tensor
     noise_seed: int
+    bubbles: Tensor
+    quality: Tensor
 
 
 def draw(recipe: AugmentRecipe, batch: int, generator: torch.Generator) -> AugmentDraw:
@@ -68,7 +75,11 @@ def draw(recipe: AugmentRecipe, batch: int, generator: torch.Generator) -> Augme
         ],
         dim=1,
     )
-    blurred = torch.rand(batch, generator=generator) < recipe.blur
+
+    def chosen(probability: float) -> Tensor:
+        return torch.rand(batch, generator=generator) < probability
+
+    blurred = chosen(recipe.blur)
     return AugmentDraw(
         affine=affine,
         brightness=uniform(1 - recipe.brightness, 1 + recipe.brightness),
@@ -78,6 +89,10 @@ def draw(recipe: AugmentRecipe, batch: int, generator: torch.Generator) -> Augme
         blur=uniform(0.5, 2.0) * blurred,
         noise=uniform(0, recipe.noise),
         noise_seed=int(torch.randint(2**31, (1,), generator=generator)),
+        bubbles=torch.where(
+            chosen(recipe.bubbles), torch.randint(2**31, (batch,), generator=generator), -1
+        ),
+        quality=torch.exp(uniform(math.log(5), math.log(60))) * chosen(recipe.coding),
     )
 
 
@@ -116,6 +131,9 @@ def apply(
     x = images.float().div_(255)
     both = warp(drawn, torch.cat([x, masks.float()], dim=1), part)
     x, y = both[:, :3], (both[:, 3:] > 0.5).float()
+    for image, seed in zip(x, drawn.bubbles[part].tolist(), strict=True):
+        if seed >= 0:
+            add_bubbles(image, seed)
 
     def factor(values: Tensor) -> Tensor:
         return values[part].to(device).view(-1, 1, 1, 1)
@@ -133,7 +151,12 @@ def apply(
         shape = (len(drawn.noise), *x.shape[1:])
         field = torch.randn(shape, device=device, generator=generator)[part]
         x = x + field * factor(drawn.noise)
-    return x.clamp_(0, 1), y
+    x = x.clamp_(0, 1)
+    coded = drawn.quality[part].nonzero().flatten()
+    if len(coded):
+        there = coded.to(device)
+        x = x.index_copy(0, there, code(x[there], drawn.quality[part][coded]))
+    return x, y
 
 
 def _rotate_hue(x: Tensor, angle: Tensor) -> Tensor:

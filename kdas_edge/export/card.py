@@ -19,11 +19,9 @@ _PROTOCOLS = {
 
 def model_card(manifest: Manifest) -> str:
     """Return the card as Markdown."""
-    return "\n".join(
-        part
-        for section in (_head, _model, _data, _accuracy, _speed, _change, _limits, _licences)
-        for part in section(manifest)
-    )
+    measured = (_accuracy, _failures, _speed, _change)
+    sections = (_head, _model, _data, *measured, _limits, _licences)
+    return "\n".join(part for section in sections for part in section(manifest))
 
 
 def _head(manifest: Manifest) -> Iterator[str]:
@@ -123,6 +121,34 @@ def _accuracy(manifest: Manifest) -> Iterator[str]:
                 f"{item['target']} | {item['metric']} {item['mean']:+.3f} "
                 f"({item['low']:+.3f} … {item['high']:+.3f}) |"
             )
+        yield ""
+
+
+def _failures(manifest: Manifest) -> Iterator[str]:
+    found: dict[str, Any] = manifest.provenance.notes.get("benchmark", {}).get("failures", {})
+    if not found:
+        return
+    yield "## Where it fails"
+    yield f"Measured with {found['precision']} on {found['target']}, protocol deploy.\n"
+    if found["sizes"]:
+        yield "| data set | polyp | images | Dice | found (IoU of at least 0.5) |"
+        yield "|---|---|---|---|---|"
+        for row in found["sizes"]:
+            share = "–" if row["detected"] is None else f"{100 * row['detected']:.0f} %"
+            yield (
+                f"| {row['dataset']} | {row['size']}, {row['what']} | {row['images']} | "
+                f"{row['mean']:.3f} ({row['low']:.3f}–{row['high']:.3f}) | {share} |"
+            )
+        yield ""
+    if found["spoilt"]:
+        clean, images = found["spoilt"][0]["dice"][0], found["spoilt"][0]["images"]
+        yield "Spoilt images (`kdas-edge bench --robustness`), what it suffers from most first;"
+        yield f"mean Dice over {images} images of all data sets, {clean:.3f} as they are:\n"
+        yield "| what | everyday | poor | bad |"
+        yield "|---|---|---|---|"
+        for row in sorted(found["spoilt"], key=lambda row: sum(row["dice"][1:])):
+            cells = " | ".join(f"{value:.3f}" for value in row["dice"][1:])
+            yield f"| {row['corruption'].replace('_', ' ')} | {cells} |"
         yield ""
 
 

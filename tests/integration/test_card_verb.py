@@ -3,11 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_verb import only_line, run_verb
 from tiny_bundle import make_tiny_bundle, rewrite_manifest
 
+from kdas_edge.bench.records import benchmark_note
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.evidence.materials import check_materials
 from kdas_edge.export.card import model_card
@@ -25,7 +27,9 @@ def measured(tmp_path_factory, scenes):
     bundle = make_tiny_bundle(root / "tiny", presets=("core",))
     teacher = make_tiny_bundle(root / "teacher", presets=("core",))
     rewrite_manifest(teacher, lambda values: values.update(name="large"))
-    settings = harness.Settings(iterations=10, protocols=("deploy",))
+    settings = harness.Settings(
+        iterations=10, protocols=("deploy",), robustness=("jpeg", "bubbles"), robustness_limit=2
+    )
     targets = parse_targets("openvino:CPU:threads=1")
     opened = open_bundle(bundle), open_bundle(teacher)
     results = harness.run([opened[0]], opened[1], targets, choose_sets(scenes), settings)
@@ -61,6 +65,57 @@ def test_the_card_holds_what_was_measured(measured, bundle, capsys):
     for section in ("Intended use", "Data", "Accuracy", "Speed", "Limits", "Licences"):
         assert f"\n## {section}" in card
     assert "No regulatory clearance" in card
+
+
+def test_the_card_says_where_it_fails(measured, bundle, capsys):
+    run_verb(capsys, "card", bundle, measured[1])
+    card = (bundle / "MODEL_CARD.md").read_text()
+    section = card.split("\n## Where it fails\n")[1].split("\n## ")[0]
+    assert section.startswith("Measured with int8 on openvino:CPU, protocol deploy.")
+
+    results = json.loads(measured[1].read_text())
+    mine = ("tiny", "int8")
+    for entry in results["accuracy"]:
+        if (entry["model"], entry["precision"]) != mine:
+            continue
+        for size, group in entry["by_size"].items():
+            if "Dice" in group["metrics"]:
+                mean = group["metrics"]["Dice"]["mean"]
+                start = f"| {entry['dataset']} | {size}, {group['what']} | {group['images']} |"
+                assert f"{start} {mean:.3f} (" in section
+    dice = {"jpeg": [], "bubbles": []}
+    for entry in results["robustness"]:
+        if (entry["model"], entry["precision"]) == mine and entry["strength"]:
+            dice[entry["corruption"]].append(entry["metrics"]["Dice"]["mean"])
+    # one data set, so that nothing is averaged; what costs most stands first
+    lines = [
+        f"| {name} | {' | '.join(f'{v:.3f}' for v in values)} |" for name, values in dice.items()
+    ]
+    assert all(line in section for line in lines)
+    order = sorted(dice, key=lambda name: sum(dice[name]))
+    assert section.index(f"| {order[0]} |") < section.index(f"| {order[1]} |")
+
+
+def test_spoilt_images_of_several_sets_count_each_image_alike():
+    def entry(dataset: str, strength: int, images: int, mean: float) -> dict[str, Any]:
+        return {
+            "model": "m", "precision": "int8", "target": "t", "dataset": dataset,
+            "corruption": "smoke", "strength": strength, "images": images,
+            "metrics": {"Dice": {"mean": mean}},
+        }  # fmt: skip
+
+    spoilt = [
+        entry(*row) for s in range(4) for row in (("a", s, 30, 0.9 - s / 10), ("b", s, 10, 0.5))
+    ]
+    scored = {"model": "m", "precision": "int8", "target": "t", "protocol": "deploy", "by_size": {}}
+    machine = {"cpu": "", "created": "", "code_version": ""}
+    results = {
+        "environment": machine, "data": {}, "rows": [], "robustness": spoilt,
+        "accuracy": [{**scored, "dataset": "a"}, {**scored, "dataset": "b"}],
+    }  # fmt: skip
+    (row,) = benchmark_note(results, "m")["failures"]["spoilt"]
+    assert row["images"] == 40
+    assert row["dice"] == pytest.approx([0.8, 0.725, 0.65, 0.575])
 
 
 def test_measuring_again_replaces_the_figures(measured, bundle, capsys):
