@@ -41,7 +41,7 @@ from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, sha256, write_json, write_text_atomic
 from kdas_edge.models.checkpoints import BEST, load_network
 from kdas_edge.models.zoo import Architecture, architecture_of, parameters
-from kdas_edge.recipe import DataRecipe, ModelRecipe, TrainRecipe, load_recipe
+from kdas_edge.recipe import AugmentRecipe, DataRecipe, ModelRecipe, TrainRecipe, load_recipe
 from kdas_edge.run import Run
 
 ROOT = Path(__file__).resolve().parent
@@ -140,13 +140,23 @@ CELLS = {
     "batch_8": Cell(
         "no teacher, twice as many steps of half as many images", {}, 1, {"schedule.batch_size": 8}
     ),
+    # what a teacher could be made of; chosen by the validation split
+    "encoder_effb0": Cell(
+        "no teacher, EfficientNet-B0 as the encoder",
+        other={"model.backbone": "tf_efficientnet_b0"},
+    ),
+    "encoder_lite0": Cell(
+        "no teacher, EfficientNet-Lite0 as the encoder",
+        other={"model.backbone": "tf_efficientnet_lite0"},
+    ),
+    "width_64": Cell("no teacher, 64 channels in the decoder", other={"model.width": 64}),
     # other decoders on the same encoder, without a teacher
     "unet": Cell("UNet, no teacher", network="Unet"),
     "unetpp": Cell("UNet++, no teacher", network="UnetPlusPlus"),
 }
 BASELINE = "supervised"
 # keys of a recipe that did not exist when the first rows were made
-NEWER = {"masks", "decoder", "teacher_mirrors", "teacher_once"}
+NEWER = {"masks", "decoder", "teacher_mirrors", "teacher_once", "bubbles", "coding"}
 # what one part of a row gives, against the row that lacks only that part
 TWINS = (
     ("attention_kd_sgm", "attention_kd"),  # the symmetric guided map
@@ -181,7 +191,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--teacher", type=Path)
-    parser.add_argument("--encoder", type=Path, help="ImageNet weights of the student's encoder")
+    parser.add_argument(
+        "--encoder", type=Path, help="weights of the student's encoder; others beside it"
+    )
     parser.add_argument("--unlabelled", type=Path, help="folder of frames without masks")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -242,7 +254,8 @@ def recipe_of(name: str, seed: int, arguments: argparse.Namespace) -> TrainRecip
         *arguments.overrides,
     ]
     if arguments.encoder is not None:
-        values.append(f"model.pretrained={arguments.encoder}")
+        encoder = encoder_of(cell.other.get("model.backbone"), arguments.encoder)
+        values.append(f"model.pretrained={encoder}")
     if arguments.unlabelled is not None and "data.unlabelled" in cell.other:
         values.append(f"data.unlabelled={arguments.unlabelled}")
     if "model.decoder" in cell.other:
@@ -250,6 +263,19 @@ def recipe_of(name: str, seed: int, arguments: argparse.Namespace) -> TrainRecip
     if "variant" in cell.loss:
         values.append(f"teacher={arguments.teacher}")
     return load_recipe(TrainRecipe, SETTING, values)
+
+
+def encoder_of(backbone: str | None, student: Path) -> Path:
+    """Weights of another encoder than the student's: beside them, as BACKBONE.….safetensors."""
+    if backbone is None:
+        return student
+    found = sorted(student.parent.glob(f"{backbone}.*safetensors"))
+    if len(found) != 1:
+        raise UserError(
+            f"{len(found)} files {backbone}.*.safetensors in {student.parent}; have one there, or "
+            "leave the row out with --only"
+        )
+    return found[0]
 
 
 def public(recipe: TrainRecipe) -> dict[str, Any]:
@@ -268,6 +294,7 @@ def public(recipe: TrainRecipe) -> dict[str, Any]:
     for section, kind in (
         (values["data"], DataRecipe),
         (values["model"], ModelRecipe),
+        (values["augment"], AugmentRecipe),
         (values, TrainRecipe),
     ):
         for key in NEWER.intersection(section):
@@ -372,7 +399,12 @@ def write_tables(results: Path) -> None:
     sets = list(rows[BASELINE][0]["dice"])
     summary: dict[str, Any] = {}
     for name, found in rows.items():
-        summary[name] = {"what": CELLS[name].what, "seeds": len(found), "sets": {}}
+        summary[name] = {
+            "what": CELLS[name].what,
+            "seeds": len(found),
+            "validation_dice": float(np.mean([row["validation_dice"] for row in found])),
+            "sets": {},
+        }
         for image_set in sets:
             dice, difference = estimates(found, rows[BASELINE], image_set)
             per_seed = [float(np.mean(list(row["dice"][image_set].values()))) for row in found]
@@ -389,9 +421,15 @@ def write_tables(results: Path) -> None:
             if known:  # otherwise the two have no seed in common
                 twins[f"{name} − {twin}"] = known
     write_json(results / "summary.json", {"schema": SCHEMA, "rows": summary, "twins": twins})
-    columns = ["row", "seeds", *(f"{s}{d}" for s in sets for d in ("", " − supervised"))]
+    columns = ["row", "seeds", "validation"]
+    columns += [f"{s}{d}" for s in sets for d in ("", " − supervised")]
     cells = [
-        [name, str(row["seeds"]), *(text for s in sets for text in cell_texts(row["sets"][s]))]
+        [
+            name,
+            str(row["seeds"]),
+            f"{row['validation_dice']:.3f}",
+            *(text for s in sets for text in cell_texts(row["sets"][s])),
+        ]
         for name, row in summary.items()
     ]
     table("Dice, deploy protocol; difference with 95 % interval over images", columns, cells)

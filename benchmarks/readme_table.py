@@ -140,14 +140,15 @@ def published_table(results: dict[str, Any]) -> str:
 def ablation_table(results: dict[str, Any]) -> str:
     """Rows of the ablation: mean Dice over seeds, paired differences to the supervised student."""
     sets = list(next(iter(results["rows"].values()))["sets"])
-    head = ["row", "what", "seeds", *(f"Dice {name}" for name in sets)]
+    head = ["row", "what", "seeds", "validation", *(f"Dice {name}" for name in sets)]
     rows: list[list[str]] = []
     for name, row in results["rows"].items():
         cells = []
         for image_set in sets:
             found = row["sets"][image_set]
             cells.append(with_difference(found["dice"], found["minus_supervised"]))
-        rows.append([name, row["what"], str(row["seeds"]), *cells])
+        validation = f"{row['validation_dice']:.3f}"
+        rows.append([name, row["what"], str(row["seeds"]), validation, *cells])
     text = markdown(head, rows)
     if results["twins"]:
         twins = [

@@ -80,9 +80,11 @@ def _data(manifest: Manifest) -> Iterator[str]:
 - Evaluated on: {listed or "nothing yet"}
 - Golden frames (`golden/`) are drawn scenes, unless whoever exported the bundle chose others.
 - Terms: public polyp sets (Kvasir-SEG, CVC-ClinicDB, CVC-300, CVC-ColonDB, ETIS) are given for
-  research and education, each with terms and a paper to cite of its own. Whether a network trained
-  on them may be used otherwise is for you to clear with their owners. No image of theirs is in this
-  bundle unless it was put into `golden/`.
+  research and education, each with terms and a paper to cite of its own: Jha 2020 (Kvasir-SEG),
+  Bernal 2015 (CVC-ClinicDB), Bernal 2012 (CVC-ColonDB), Vázquez 2017 (CVC-300), Silva 2014 (ETIS),
+  Fan 2020 (the split into training and test). Whether a network trained on them may be used
+  otherwise is for you to clear with their owners. No image of theirs is in this bundle unless it
+  was put into `golden/`.
 """
 
 

@@ -47,6 +47,7 @@ def test_an_ablation_trains_what_is_missing_and_pairs_it_by_image(
     assert str(tmp_path) not in (results / "temperature_4_s0.json").read_text()
     summary = json.loads((results / "summary.json").read_text())["rows"]
     [image_set] = summary["supervised"]["sets"]
+    assert summary["temperature_4"]["validation_dice"] == row["validation_dice"]
     # the seed that both rows have is compared, image by image
     twin = json.loads((results / "supervised_s0.json").read_text())["dice"][image_set]
     own = row["dice"][image_set]
@@ -78,6 +79,22 @@ def test_an_ablation_trains_what_is_missing_and_pairs_it_by_image(
     # another setting does not slip into the same table
     other = run("kdas_ablation.py", *arguments, "schedule.learning_rate=0.1")
     assert other.returncode != 0 and "another setting" in other.stderr
+
+
+@pytest.mark.slow
+def test_a_row_with_another_encoder_takes_its_weights_from_beside_the_students(
+    scenes: Path, tmp_path: Path
+) -> None:
+    known = ["--data", scenes, "--teacher", tmp_path / "t", "--results", tmp_path / "results"]
+    encoder = tmp_path / "mobilenetv2_100.imagenet.safetensors"
+    row = ["--only", "encoder_lite0", "--encoder", encoder]
+    done = run("kdas_ablation.py", *known, *row)
+    assert done.returncode == 2
+    assert "0 files tf_efficientnet_lite0.*.safetensors" in done.stderr
+    (tmp_path / "tf_efficientnet_lite0.here.safetensors").write_bytes(b"no weights")
+    done = run("kdas_ablation.py", *known, *row, "--runs", tmp_path / "runs")
+    assert done.returncode == 2
+    assert "tf_efficientnet_lite0.here.safetensors" in done.stderr
 
 
 @pytest.mark.slow
