@@ -8,6 +8,7 @@ validation split to say: `kdas-edge quantize` prints the float network's Dice on
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from one_line_errors import one_line_errors
 from kdas_edge.console import info
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file
-from kdas_edge.models.checkpoints import load_network, save_network
+from kdas_edge.models.checkpoints import RECIPE, known_recipe, load_network, save_network
 
 
 def main() -> None:
@@ -41,7 +42,13 @@ def main() -> None:
         if first.is_floating_point():
             values = torch.stack([state[key].double() for state in states])
             mean[key] = values.mean(0).to(first.dtype)
-    save_network(args.out, mean, architecture)
+    # a bundle of the mean should still say what it was trained on
+    recipe = {
+        **known_recipe(args.networks[0]),
+        "name": args.out.stem,
+        "averaged": [path.name for path in args.networks],
+    }
+    save_network(args.out, mean, architecture, {RECIPE: json.dumps(recipe)})
     info(f"the mean of {len(states)} networks is in {args.out}")
 
 

@@ -8,6 +8,7 @@ with `model.start`.
 """
 
 import argparse
+import json
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import altair as alt
 from one_line_errors import one_line_errors
 
 from kdas_edge.files import staged_directory, write_text_atomic
-from kdas_edge.models.checkpoints import load_network, save_network
+from kdas_edge.models.checkpoints import RECIPE, known_recipe, load_network, save_network
 from kdas_edge.run import open_run
 
 RESULTS = Path(__file__).resolve().parent / "results" / "runs"
@@ -76,7 +77,8 @@ def main() -> None:
             if arguments.weights:
                 network, architecture = load_network(run.path)
                 half = network.half().state_dict()
-                save_network(staging / "weights.safetensors", half, architecture)
+                recipe = without_folders(json.dumps(known_recipe(run.path)))
+                save_network(staging / "weights.safetensors", half, architecture, {RECIPE: recipe})
             rows = run.history()
             if rows:
                 curves(run.path.name, rows).save(str(staging / "curves.png"), scale_factor=2)

@@ -10,7 +10,7 @@ from kdas_edge.bundle.manifest import AccuracyRecord
 from kdas_edge.console import info
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
-from kdas_edge.models.checkpoints import load_network
+from kdas_edge.models.checkpoints import known_recipe, load_network
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.quantize.job import CALIBRATION, FLOAT
 from kdas_edge.quantize.qat import CONFIG, load_quantized
@@ -25,7 +25,7 @@ class Sources:
         network: float, in eval mode.
         architecture: of both networks.
         quantized: fake-quantised, or None.
-        recipe: of the float run; empty for a bare checkpoint.
+        recipe: of the float network; empty for a checkpoint that names none.
         split_sha256: of the training data's split, or None.
         notes: the quantisation's recipe and gate.
         accuracy: what the runs measured on their validation split.
@@ -67,10 +67,11 @@ def load_sources(float_source: Path, quantized_source: Path | None) -> Sources:
         float_source / FLOAT if is_quantized_run(float_source) else float_source
     )
     sources = Sources(network, architecture)
-    if float_source.is_dir() and not is_quantized_run(float_source):
-        run, recipe = open_run(float_source)
-        sources.recipe = _portable(recipe.model_dump(mode="json"))
-        _add_run(sources, run.path, run.state(), "fp32")
+    if not is_quantized_run(float_source):
+        sources.recipe = _portable(known_recipe(float_source))
+        if float_source.is_dir():
+            run, _ = open_run(float_source)
+            _add_run(sources, run.path, run.state(), "fp32")
     if quantized_source is not None:
         _add_quantized(sources, quantized_source, float_source)
     return sources

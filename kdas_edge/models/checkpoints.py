@@ -21,10 +21,13 @@ from kdas_edge.errors import UserError
 from kdas_edge.files import write_bytes_atomic
 from kdas_edge.models.polyp_pvt import PolypPVT
 from kdas_edge.models.zoo import Architecture, architecture_of, from_architecture, matching_state
+from kdas_edge.run import open_run
 
 ARCHITECTURE = "architecture"
+RECIPE = "recipe"
 BEST = Path("checkpoints") / "best.safetensors"
 
+_AUTHORS = (".pth", ".pt")
 # The Polyp-PVT repository's names of the decoder's modules, and ours.
 _AUTHORS_NAMES = {
     "Translayer2_0": "translate1",
@@ -74,7 +77,7 @@ def save_network(
         path: the `.safetensors` file; its folder is made.
         model_state: `PolypPVT.state_dict()`, on any device.
         architecture: of the network; written into the file's header as JSON.
-        extra: more strings for the header, for example the epoch.
+        extra: more strings for the header, for example the epoch, or `RECIPE` as JSON.
 
     Raises:
         UserError: the folder cannot be written.
@@ -103,7 +106,7 @@ def load_network(source: Path) -> tuple[PolypPVT, Architecture]:
             else "check the path"
         )
         raise UserError(f"{path} does not exist; {remedy}")
-    if path.suffix in (".pth", ".pt"):
+    if path.suffix in _AUTHORS:
         return _load_authors(path)
     return _load_safetensors(path)
 
@@ -115,6 +118,33 @@ def read_metadata(path: Path) -> dict[str, str]:
         UserError: absent, truncated or not safetensors.
     """
     return _read_safetensors(path, with_tensors=False)[1]
+
+
+def known_recipe(source: Path) -> dict[str, Any]:
+    """How a network was trained: its run's recipe, or the one in a checkpoint's header.
+
+    Args:
+        source: a run directory or a checkpoint.
+
+    Returns:
+        The recipe as plain values; empty where a checkpoint names none.
+
+    Raises:
+        UserError: absent or truncated, or the header's recipe is no JSON object.
+    """
+    if source.is_dir():
+        recipe: dict[str, Any] = open_run(source)[1].model_dump(mode="json")
+        return recipe
+    if source.suffix in _AUTHORS:
+        return {}
+    text = read_metadata(source).get(RECIPE, "{}")
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{source} has a damaged recipe in its header; write the checkpoint again")
+    return found
 
 
 def _load_safetensors(path: Path) -> tuple[PolypPVT, Architecture]:

@@ -26,7 +26,7 @@ from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.distill.training import describe
 from kdas_edge.errors import GateError, UserError
 from kdas_edge.files import check_output_directory, read_json, write_json
-from kdas_edge.models.checkpoints import load_network
+from kdas_edge.models.checkpoints import known_recipe, load_network
 from kdas_edge.models.deploy import deploy_form
 from kdas_edge.models.mirrors import with_mirrors
 from kdas_edge.quantize.attempts import AttemptLog, Phase
@@ -45,7 +45,7 @@ from kdas_edge.quantize.phases import (
 from kdas_edge.quantize.sensitivity import Ranking
 from kdas_edge.quantize.toolkit import check_compiler, import_nncf
 from kdas_edge.recipe import QuantizeRecipe
-from kdas_edge.run import Run, open_run
+from kdas_edge.run import Run
 
 LATENCY = "latency.json"
 
@@ -202,7 +202,7 @@ def _finish(job: Job, gate: Gate, mixed: dict[str, Any] | None, seconds: float) 
         gate=gate.as_json(),
         best_dice=gate.float_dice - gate.drop,
         float_layers=mixed["layers"] if mixed and gate.kept == "mixed" else [],
-        student_recipe=_student_recipe(Path(job.recipe.student)),
+        student_recipe=known_recipe(Path(job.recipe.student)),
         total_seconds=seconds,
     )
     write_json(run.path / "summary.json", summary)
@@ -224,11 +224,3 @@ def _reason(gate: Gate) -> str:
         f"int8 loses {worst.drop:.4f} Dice on {worst.name} ({worst.images} images), "
         f"max_group_drop is {gate.max_group_drop:g}"
     )
-
-
-def _student_recipe(source: Path) -> dict[str, Any]:
-    """The float student's recipe, for the provenance of a bundle; empty for a bare checkpoint."""
-    if not source.is_dir():
-        return {}
-    recipe: dict[str, Any] = open_run(source)[1].model_dump(mode="json")
-    return recipe

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdas_edge.models.checkpoints import load_network, save_network
+from kdas_edge.export.sources import load_sources
+from kdas_edge.models.checkpoints import RECIPE, known_recipe, load_network, save_network
 from kdas_edge.models.zoo import build
 from kdas_edge.recipe import ModelRecipe
 
@@ -126,7 +127,8 @@ def test_the_mean_of_two_networks_is_that_of_their_weights_and_other_kinds_are_r
         network, architecture = build(ModelRecipe(backbone="test_efficientnet", width=width), 64)
         paths.append(tmp_path / f"{name}.safetensors")
         states.append(network.state_dict())
-        save_network(paths[-1], network.state_dict(), architecture)
+        recipe = json.dumps({"name": name, "data": {"root": "/where/it/was/images"}})
+        save_network(paths[-1], network.state_dict(), architecture, {RECIPE: recipe})
     out = tmp_path / "mean.safetensors"
     done = run("average_weights.py", paths[0], paths[1], "--out", out)
     assert done.returncode == 0, done.stderr
@@ -135,6 +137,13 @@ def test_the_mean_of_two_networks_is_that_of_their_weights_and_other_kinds_are_r
         if value.is_floating_point():
             expected = (states[0][key].double() + states[1][key].double()) / 2
             assert torch.allclose(value.double(), expected, rtol=1e-6, atol=1e-7), key
+    # a bundle of the mean says what it was trained on
+    assert known_recipe(out) == {
+        "name": "mean",
+        "data": {"root": "/where/it/was/images"},
+        "averaged": ["a.safetensors", "b.safetensors"],
+    }
+    assert load_sources(out, None).recipe["data"] == {"root": "images"}
     refused = run("average_weights.py", *paths, "--out", tmp_path / "other.safetensors")
     assert refused.returncode == 2 and "wider.safetensors" in refused.stdout + refused.stderr
     assert not (tmp_path / "other.safetensors").exists()

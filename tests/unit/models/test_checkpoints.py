@@ -10,7 +10,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdas_edge.errors import UserError
-from kdas_edge.models.checkpoints import load_network, read_metadata, save_network
+from kdas_edge.models.checkpoints import (
+    RECIPE,
+    known_recipe,
+    load_network,
+    read_metadata,
+    save_network,
+)
 from kdas_edge.models.zoo import Architecture, from_architecture
 
 TINY = Architecture("test_efficientnet", width=8, size=64)
@@ -249,6 +255,20 @@ def test_a_saved_network_comes_back_equal_with_its_architecture_and_notes(tmp_pa
             assert torch.equal(loaded.state_dict()[key], value), key
     assert read_metadata(path)["epoch"] == "7"
     assert [file.name for file in path.parent.iterdir()] == ["best.safetensors"]
+
+
+def test_a_checkpoint_may_say_how_it_was_trained(tmp_path: Path) -> None:
+    state = from_architecture(TINY).state_dict()
+    path = tmp_path / "network.safetensors"
+    save_network(path, state, TINY)
+    assert known_recipe(path) == {}
+    recipe = {"name": "mean", "data": {"root": "here"}}
+    save_network(path, state, TINY, {RECIPE: json.dumps(recipe)})
+    assert known_recipe(path) == recipe
+    for damaged in ("{", "[1]", "3"):
+        save_network(path, state, TINY, {RECIPE: damaged})
+        with pytest.raises(UserError, match=r"network.safetensors has a damaged recipe"):
+            known_recipe(path)
 
 
 def test_absent_checkpoints_and_unfinished_runs_are_one_clear_line(tmp_path: Path) -> None:
