@@ -16,7 +16,7 @@ import altair as alt
 from one_line_errors import one_line_errors
 
 from kdas_edge.files import staged_directory, write_text_atomic
-from kdas_edge.models.checkpoints import RECIPE, known_recipe, load_network, save_network
+from kdas_edge.models.checkpoints import RECIPE, load_network, save_network
 from kdas_edge.run import open_run
 
 RESULTS = Path(__file__).resolve().parent / "results" / "runs"
@@ -68,7 +68,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     for path in arguments.runs:
-        run, _ = open_run(path)
+        run, recipe = open_run(path)
         target = RESULTS / run.path.name
         with staged_directory(target, overwrite=True) as staging:
             found = [name for name in OPTIONAL if (run.path / name).exists()]
@@ -77,8 +77,8 @@ def main() -> None:
             if arguments.weights:
                 network, architecture = load_network(run.path)
                 half = network.half().state_dict()
-                recipe = without_folders(json.dumps(known_recipe(run.path)))
-                save_network(staging / "weights.safetensors", half, architecture, {RECIPE: recipe})
+                header = {RECIPE: without_folders(json.dumps(recipe.model_dump(mode="json")))}
+                save_network(staging / "weights.safetensors", half, architecture, header)
             rows = run.history()
             if rows:
                 curves(run.path.name, rows).save(str(staging / "curves.png"), scale_factor=2)

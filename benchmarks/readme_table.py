@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from kdas_edge.bench.records import pooled_dice
 from kdas_edge.bench.report.tables import main_accuracies, ratio_text
 from kdas_edge.files import read_json, write_text_atomic
 
@@ -236,16 +237,15 @@ def robustness_table(results: dict[str, Any]) -> str:
     entries = results.get("robustness")
     if not entries:
         return MISSING
-    dice: dict[tuple[str, str, int], list[tuple[float, int]]] = {}
+    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for entry in entries:
         key = f"{entry['model']} {entry['precision']}", entry["corruption"], entry["strength"]
-        dice.setdefault(key, []).append((entry["metrics"]["Dice"]["mean"], entry["images"]))
-    models = list(dict.fromkeys(key[0] for key in dice))
-    corruptions = list(dict.fromkeys(key[1] for key in dice))
+        groups.setdefault(key, []).append(entry)
+    models = list(dict.fromkeys(key[0] for key in groups))
+    corruptions = list(dict.fromkeys(key[1] for key in groups))
 
     def mean(model: str, corruption: str, strength: int) -> str:
-        found = dice[model, corruption, strength]
-        return f"{sum(value * n for value, n in found) / sum(n for _, n in found):.3f}"
+        return f"{pooled_dice(groups[model, corruption, strength]):.3f}"
 
     head = ["images", *(f"{model}: Dice at strength 1 / 2 / 3" for model in models)]
     rows = [["clean", *(mean(model, corruptions[0], 0) for model in models)]]
@@ -253,7 +253,7 @@ def robustness_table(results: dict[str, Any]) -> str:
         cells = [" / ".join(mean(model, name, s) for s in (1, 2, 3)) for model in models]
         rows.append([name.replace("_", " "), *cells])
     sets = list(dict.fromkeys(entry["dataset"] for entry in entries))
-    images = sum(n for _, n in dice[models[0], corruptions[0], 0])
+    images = sum(entry["images"] for entry in groups[models[0], corruptions[0], 0])
     return markdown(head, rows, f"{images} images of {', '.join(sets)}, {entries[0]['target']}.")
 
 

@@ -16,17 +16,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from one_line_errors import one_line_errors
+from torch import nn
 
 from kdas_edge.bench.scores import bootstrap_mean
 from kdas_edge.console import table
 from kdas_edge.data.corruptions import STRENGTHS, check_names, corrupt
-from kdas_edge.data.dataset import ResidentSet, load_training_data
+from kdas_edge.data.dataset import ResidentSet, TrainingData, load_training_data
 from kdas_edge.distill.validation import validate
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file, write_json
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.mirrors import with_mirrors
+from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import DataRecipe
 
 
@@ -48,29 +50,33 @@ def main() -> None:
     corruptions = check_names(args.corruptions.split(",")) if args.corruptions else []
     conditions = [("none", 0), *((name, level) for name in corruptions for level in STRENGTHS)]
 
-    scores: dict[str, dict[str, NDArray[np.float64]]] = {}
-    split = None
+    asked: dict[str, tuple[nn.Module, Architecture]] = {}
+    data: dict[int, TrainingData] = {}
     for path in args.networks:
         network, architecture = load_network(path)
-        recipe = DataRecipe(root=str(args.data), size=architecture.size, validation=args.validation)
-        data = load_training_data(recipe)
-        split = data.split.sha256
+        size = architecture.size
+        if size not in data:
+            recipe = DataRecipe(root=str(args.data), size=size, validation=args.validation)
+            data[size] = load_training_data(recipe)
         for count in counts:
             label = f"{path.name}, mirror images: {count}"
-            if label in scores:
+            if label in asked:
                 raise UserError(f"{label} is named twice; rename one")
-            asked = with_mirrors(network, int(count)).to(memory_format=torch.channels_last)
-            scores[label] = {}
-            for corruption, strength in conditions:
-                dice, _ = validate(
-                    asked,
-                    spoilt(data.validation, corruption, strength),
-                    data.validation.masks,
-                    architecture.size,
-                    architecture,
-                )
-                condition = f"{corruption} {strength}" if strength else "as they are"
-                scores[label][condition] = dice
+            mirrored = with_mirrors(network, int(count)).to(memory_format=torch.channels_last)
+            asked[label] = mirrored, architecture
+
+    scores: dict[str, dict[str, NDArray[np.float64]]] = {label: {} for label in asked}
+    for corruption, strength in conditions:
+        condition = f"{corruption} {strength}" if strength else "as they are"
+        # once for all networks of a size: spoiling costs as much as asking a network
+        images = {
+            size: spoilt(found.validation, corruption, strength) for size, found in data.items()
+        }
+        for label, (network, architecture) in asked.items():
+            size = architecture.size
+            masks = data[size].validation.masks
+            dice, _ = validate(network, images[size], masks, size, architecture)
+            scores[label][condition] = dice
 
     first = next(iter(scores.values()))
     rows: dict[str, Any] = {}
@@ -92,6 +98,8 @@ def main() -> None:
         ],
     )
     if args.json is not None:
+        # the same at every size: it is cut by content
+        split = next(iter(data.values())).split.sha256
         write_json(args.json, {"split_sha256": split, "rows": rows, "environment": describe()})
 
 

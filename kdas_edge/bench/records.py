@@ -115,7 +115,9 @@ def _failures(results: dict[str, Any], name: str) -> dict[str, Any]:
     def chosen(entry: dict[str, Any]) -> bool:
         return (entry["model"], entry["precision"], entry["target"]) == (name, kind, targets[0])
 
-    spoilt = [entry for entry in results.get("robustness") or [] if chosen(entry)]
+    spoilt: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for entry in filter(chosen, results.get("robustness") or []):
+        spoilt.setdefault((entry["corruption"], entry["strength"]), []).append(entry)
     return {
         "precision": kind,
         "target": targets[0],
@@ -125,7 +127,7 @@ def _failures(results: dict[str, Any], name: str) -> dict[str, Any]:
                 "size": size,
                 "what": group["what"],
                 "images": group["images"],
-                **_main(group, "Dice"),
+                **{key: group["metrics"]["Dice"][key] for key in ("mean", "low", "high")},
                 "detected": group["metrics"].get("detected_frame", {}).get("mean"),
             }
             for entry in deployed
@@ -136,24 +138,15 @@ def _failures(results: dict[str, Any], name: str) -> dict[str, Any]:
         "spoilt": [
             {
                 "corruption": corruption,
-                "images": sum(entry["images"] for entry in spoilt if _is(entry, corruption, 0)),
-                "dice": [_pooled(spoilt, corruption, strength) for strength in (0, *STRENGTHS)],
+                "images": sum(entry["images"] for entry in spoilt[corruption, 0]),
+                "dice": [pooled_dice(spoilt[corruption, level]) for level in (0, *STRENGTHS)],
             }
-            for corruption in dict.fromkeys(entry["corruption"] for entry in spoilt)
+            for corruption in dict.fromkeys(corruption for corruption, _ in spoilt)
         ],
     }
 
 
-def _main(group: dict[str, Any], metric: str) -> dict[str, float]:
-    return {key: group["metrics"][metric][key] for key in ("mean", "low", "high")}
-
-
-def _is(entry: dict[str, Any], corruption: str, strength: int) -> bool:
-    return (entry["corruption"], entry["strength"]) == (corruption, strength)
-
-
-def _pooled(entries: list[dict[str, Any]], corruption: str, strength: int) -> float:
-    """Mean Dice over the images of all data sets."""
-    found = [entry for entry in entries if _is(entry, corruption, strength)]
-    total = sum(entry["images"] * entry["metrics"]["Dice"]["mean"] for entry in found)
-    return float(total / sum(entry["images"] for entry in found))
+def pooled_dice(entries: list[dict[str, Any]]) -> float:
+    """Mean Dice of entries of several data sets, each image counting alike."""
+    total = sum(entry["images"] * entry["metrics"]["Dice"]["mean"] for entry in entries)
+    return float(total / sum(entry["images"] for entry in entries))

@@ -58,12 +58,12 @@ def draw(recipe: AugmentRecipe, batch: int, generator: torch.Generator) -> Augme
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(batch, generator=generator)
 
-    def coin() -> Tensor:
-        return torch.rand(batch, generator=generator) < 0.5
+    def chosen(probability: float) -> Tensor:
+        return torch.rand(batch, generator=generator) < probability
 
     angle = uniform(-recipe.rotate, recipe.rotate) * math.pi / 180
     zoom = torch.exp(uniform(math.log(recipe.scale[0]), math.log(recipe.scale[1])))
-    flip_x, flip_y = coin(), coin()
+    flip_x, flip_y = chosen(0.5), chosen(0.5)
     shift = torch.stack([uniform(-1, 1), uniform(-1, 1)], dim=1) * 2 * recipe.shift
     sign_x = torch.where(flip_x & recipe.flip, -1.0, 1.0)
     sign_y = torch.where(flip_y & recipe.flip, -1.0, 1.0)
@@ -75,10 +75,6 @@ def draw(recipe: AugmentRecipe, batch: int, generator: torch.Generator) -> Augme
         ],
         dim=1,
     )
-
-    def chosen(probability: float) -> Tensor:
-        return torch.rand(batch, generator=generator) < probability
-
     blurred = chosen(recipe.blur)
     return AugmentDraw(
         affine=affine,

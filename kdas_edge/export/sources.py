@@ -14,7 +14,7 @@ from kdas_edge.models.checkpoints import known_recipe, load_network
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.quantize.job import CALIBRATION, FLOAT
 from kdas_edge.quantize.qat import CONFIG, load_quantized
-from kdas_edge.run import open_run
+from kdas_edge.run import Run, open_run
 
 
 @dataclass
@@ -70,8 +70,7 @@ def load_sources(float_source: Path, quantized_source: Path | None) -> Sources:
     if not is_quantized_run(float_source):
         sources.recipe = _portable(known_recipe(float_source))
         if float_source.is_dir():
-            run, _ = open_run(float_source)
-            _add_run(sources, run.path, run.state(), "fp32")
+            _add_run(sources, float_source, Run(float_source).state(), "fp32")
     if quantized_source is not None:
         _add_quantized(sources, quantized_source, float_source)
     return sources
