@@ -117,11 +117,11 @@ CELLS = {
         {"variant": "pairwise", **HALVES, "teacher_scale": 10},
     ),
     # few masks: what the teacher is worth that saw all of them
-    "tenth": Cell("no teacher, masks of a tenth of the images", {}, 1, TENTH),
+    "tenth": Cell("no teacher, masks of a tenth of the images", {}, 3, TENTH),
     "tenth_soft_mask": Cell(
         "soft_mask, masks of a tenth of the images, the teacher asked once about all",
         {"variant": "soft_mask", **HALVES},
-        1,
+        3,
         {**TENTH, "teacher_once": True, "teacher_mirrors": 4},
     ),
     # learning from frames without masks, at the cost of the rows above

@@ -55,8 +55,9 @@ def table(results: dict[str, Any]) -> str:
                 cells.append(f"{value['mean']:.3f} ± {half:.3f}")
         rows.append(cells)
     machine = results["environment"]
+    vnni = "with" if machine["cpu_features"]["vnni"] else "without"
     below = (
-        f"One {machine['cpu']}"
+        f"One {machine['cpu']} {vnni} VNNI"
         ", synchronous, batch 1, model only, all rows of a target measured in turns."
     )
     return markdown(head, rows, below)
