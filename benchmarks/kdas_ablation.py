@@ -40,7 +40,12 @@ from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, sha256, write_json, write_text_atomic
 from kdas_edge.models.checkpoints import BEST, load_network
-from kdas_edge.models.zoo import Architecture, architecture_of, parameters
+from kdas_edge.models.zoo import (
+    Architecture,
+    architecture_of,
+    multiply_accumulates,
+    parameters,
+)
 from kdas_edge.recipe import AugmentRecipe, DataRecipe, ModelRecipe, TrainRecipe, load_recipe
 from kdas_edge.run import Run
 
@@ -337,6 +342,7 @@ def one_row(
         "what": cell.what,
         "recipe": public(recipe),
         "parameters": parameters(network),
+        "multiply_accumulates": multiply_accumulates(network, architecture.size),
         "best_epoch": summary["best_epoch"],
         "validation_dice": summary["best_validation_dice"],
         "seconds": summary["seconds"],
@@ -404,6 +410,9 @@ def write_tables(results: Path) -> None:
         summary[name] = {
             "what": CELLS[name].what,
             "seeds": len(found),
+            "parameters": found[0]["parameters"],
+            # not in the first rows, which are all of one network
+            "multiply_accumulates": found[0].get("multiply_accumulates"),
             "validation_dice": float(np.mean([row["validation_dice"] for row in found])),
             "sets": {},
         }

@@ -144,13 +144,19 @@ def ablation_table(results: dict[str, Any]) -> str:
     sets = list(next(iter(results["rows"].values()))["sets"])
     head = ["row", "what", "seeds", "validation", *(f"Dice {name}" for name in sets)]
     rows: list[list[str]] = []
+    usual = results["rows"]["supervised"]["parameters"]
     for name, row in results["rows"].items():
         cells = []
+        what = row["what"]
+        if row["parameters"] != usual:
+            what += f"; {row['parameters'] / 1e6:.2f} M parameters instead of {usual / 1e6:.2f}"
+        if row["multiply_accumulates"]:
+            what += f", {row['multiply_accumulates'] / 1e9:.2f} G MACs"
         for image_set in sets:
             found = row["sets"][image_set]
             cells.append(with_difference(found["dice"], found["minus_supervised"]))
         validation = f"{row['validation_dice']:.3f}"
-        rows.append([name, row["what"], str(row["seeds"]), validation, *cells])
+        rows.append([name, what, str(row["seeds"]), validation, *cells])
     text = markdown(head, rows)
     if results["twins"]:
         twins = [
