@@ -8,7 +8,7 @@ from kdas_edge.bundle.manifest import AccuracyRecord, Manifest
 CARD_NAME = "MODEL_CARD.md"
 # which metrics of each protocol the card shows, in this order; others follow in the manifest
 _METRICS = {
-    "deploy": ("Dice", "dice", "IoU", "sensitivity", "precision", "specificity"),
+    "deploy": ("Dice", "IoU", "sensitivity", "precision", "specificity"),
     "paper": ("mDice", "mIoU", "wFmeasure", "Smeasure", "maxEmeasure", "MAE"),
 }
 _PROTOCOLS = {

@@ -132,7 +132,7 @@ def _validation(precision: str, dice: float, images: int) -> AccuracyRecord:
             "precision": precision,
             "runtime": "torch",
             "images": images,
-            "metrics": {"dice": dice},
+            "metrics": {"Dice": dice},
         }
     )
 
