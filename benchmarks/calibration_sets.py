@@ -20,7 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from kdas_edge.data.features import FEATURES, SMALL_BELOW
 from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
 from kdas_edge.data.layout import Pair, list_images
 from kdas_edge.environment import describe
+from kdas_edge.errors import UserError
 from kdas_edge.files import write_json
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.quantize.attempts import Ranges
@@ -117,7 +118,10 @@ def main() -> None:
     parser.add_argument("--ranges", choices=("tensor", "channel"), default="tensor")
     parser.add_argument("--model-type", choices=("none", "transformer"), default="none")
     parser.add_argument(
-        "--range-estimator", default="default", help="as ptq.range_estimator of a recipe"
+        "--range-estimator",
+        choices=get_args(PtqRecipe.model_fields["range_estimator"].annotation),
+        default="default",
+        help="as ptq.range_estimator of a recipe",
     )
     parser.add_argument("--limit", type=int, help="a trial: at most N frames of each set")
     parser.add_argument("--json", type=Path)
@@ -153,6 +157,11 @@ def main() -> None:
     reference = {name: evaluate(student, architecture, one) for name, one in sets.items()}
     float_dice = reference["validation"].mean
     small = polyp_fractions(sets["validation"]) < SMALL_BELOW
+    if not small.any():
+        raise UserError(
+            f"none of {len(small)} validation images has a polyp below {SMALL_BELOW:.0%} of the "
+            "frame; raise --limit, or leave it out"
+        )
     info(f"float student: validation Dice {float_dice:.4f}")
     rows: list[dict[str, Any]] = []
     for count in map(int, args.counts.split(",")):
