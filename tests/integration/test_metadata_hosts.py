@@ -40,7 +40,12 @@ def open_in_model_api(path: Path) -> Any:
     models = pytest.importorskip(
         "model_api.models", reason="needs OpenVINO Model API (pip install openvino-model-api)"
     )
-    model = models.Model.create_model(str(path), device="CPU")
+    from model_api.adapters import OpenvinoAdapter, create_core
+
+    # as the guide says: bf16 would be the default where the processor has it
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    adapter = OpenvinoAdapter(create_core(), str(path), device="CPU", plugin_config=exact)
+    model = models.Model.create_model(adapter)
     assert type(model) is models.SegmentationModel
     return model
 

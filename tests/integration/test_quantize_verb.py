@@ -136,6 +136,7 @@ def test_a_loss_above_the_gate_ends_with_code_3_and_keeps_the_attempt(
         f"calibration.source={black}",
         "mixed.largest_share=0.03",  # one layer in float does not mend it
         "mixed.images=2",
+        "max_group_drop=0.001",  # should it happen to mend the mean
         "--max-drop",
         "0.001",
         "--json",
