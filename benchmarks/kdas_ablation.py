@@ -40,12 +40,7 @@ from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, sha256, write_json, write_text_atomic
 from kdas_edge.models.checkpoints import BEST, load_network
-from kdas_edge.models.zoo import (
-    Architecture,
-    architecture_of,
-    multiply_accumulates,
-    parameters,
-)
+from kdas_edge.models.zoo import Architecture, architecture_of, multiply_accumulates, parameters
 from kdas_edge.recipe import AugmentRecipe, DataRecipe, ModelRecipe, TrainRecipe, load_recipe
 from kdas_edge.run import Run
 
