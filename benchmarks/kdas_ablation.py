@@ -150,13 +150,17 @@ CELLS = {
         other={"model.backbone": "tf_efficientnet_lite0"},
     ),
     "width_64": Cell("no teacher, 64 channels in the decoder", other={"model.width": 64}),
+    "stride_4": Cell(
+        "no teacher, maps of a quarter of the image instead of an eighth", other={"model.stride": 4}
+    ),
+    "stride_4_width_64": Cell("both", other={"model.stride": 4, "model.width": 64}),
     # other decoders on the same encoder, without a teacher
     "unet": Cell("UNet, no teacher", network="Unet"),
     "unetpp": Cell("UNet++, no teacher", network="UnetPlusPlus"),
 }
 BASELINE = "supervised"
 # keys of a recipe that did not exist when the first rows were made
-NEWER = {"masks", "decoder", "teacher_mirrors", "teacher_once", "bubbles", "coding"}
+NEWER = {"masks", "decoder", "teacher_mirrors", "teacher_once", "bubbles", "coding", "stride"}
 # what one part of a row gives, against the row that lacks only that part
 TWINS = (
     ("attention_kd_sgm", "attention_kd"),  # the symmetric guided map

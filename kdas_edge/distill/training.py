@@ -22,7 +22,7 @@ from kdas_edge.recipe import TrainRecipe
 from kdas_edge.run import Run
 
 # parts of a network that are the same whatever the encoder, and what they expect of it
-_DECODER = ("cfm.", "sam.", "head1.", "head2.")
+_DECODER = ("cfm.", "sam.", "refine.", "head1.", "head2.")
 _AFFINE = ("bn.weight", "bn.bias")
 
 
@@ -108,8 +108,11 @@ def run_training(
 def start_from(source: Path, network: torch.nn.Module, architecture: Architecture) -> None:
     """Fill a network with the weights of a run or checkpoint; the image size may be another.
 
+    A network of stride 4 may go on from one of stride 8: what it has more begins by adding nothing.
+
     Raises:
-        UserError: `source` is absent or damaged, or is of another backbone or width.
+        UserError: `source` is absent or damaged, or is of another backbone or width, or of a finer
+            stride.
     """
     other, found = load_network(source)
     if (found.backbone, found.width) != (architecture.backbone, architecture.width):
@@ -118,7 +121,13 @@ def start_from(source: Path, network: torch.nn.Module, architecture: Architectur
             f"{architecture.backbone} of width {architecture.width}; set model.backbone and "
             "model.width to match"
         )
-    network.load_state_dict(other.state_dict())
+    if found.stride < architecture.stride:
+        raise UserError(
+            f"model.start: {source} is of stride {found.stride}, the recipe says "
+            f"{architecture.stride}; set model.stride={found.stride}"
+        )
+    new = network.load_state_dict(other.state_dict(), strict=False).missing_keys
+    assert all(key.startswith("refine.") for key in new), new
 
 
 def take_decoder(source: Path, network: torch.nn.Module, architecture: Architecture) -> None:
@@ -129,13 +138,19 @@ def take_decoder(source: Path, network: torch.nn.Module, architecture: Architect
     between encoder and decoder it takes what the decoder expects: scale and shift of its inputs.
 
     Raises:
-        UserError: `source` is absent or damaged, or its decoder has another width.
+        UserError: `source` is absent or damaged, or its decoder has another width or a finer
+            stride.
     """
     other, found = load_network(source)
     if found.width != architecture.width:
         raise UserError(
             f"model.decoder: {source} has width {found.width}, the recipe says "
             f"{architecture.width}; set model.width to match"
+        )
+    if found.stride < architecture.stride:
+        raise UserError(
+            f"model.decoder: {source} is of stride {found.stride}, the recipe says "
+            f"{architecture.stride}; set model.stride={found.stride}"
         )
     state = {
         key: value

@@ -77,6 +77,7 @@ def build_manifest(
             notes={
                 "backbone": architecture.backbone,
                 "width": architecture.width,
+                "stride": architecture.stride,
                 **sources.notes,
                 "agreement": [
                     {

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdas_edge.models.polyp_pvt import STRIDE, PolypPVT, upsampling_matrix
+from kdas_edge.models.polyp_pvt import PolypPVT, upsampling_matrix
 
 
 class DeployGraph(nn.Module):
@@ -30,7 +30,7 @@ class DeployGraph(nn.Module):
         assert isinstance(network, PolypPVT)
         self.network = network
         like = network.head1.weight
-        up = upsampling_matrix(network.size // STRIDE).to(like)
+        up = upsampling_matrix(network.size // network.stride, network.stride).to(like)
         self.register_buffer("up", up, persistent=False)
         self.register_buffer("down", up.t().contiguous(), persistent=False)
         self.register_buffer("signs", like.new_tensor([[-1.0], [1.0]])[..., None], persistent=False)
@@ -38,7 +38,7 @@ class DeployGraph(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return probabilities (B, 2, S, S) float32, channels background and polyp."""
         with self.network.coarse():
-            z1, z2 = self.network(image)  # (B, 1, S/8, S/8)
+            z1, z2 = self.network(image)  # (B, 1, S/8, S/8), or S/4
         logits = (z1 + z2) * self.signs
         # three axes: with four, OpenVINO pads two channels to a block of sixteen
         full = self.up @ logits.flatten(0, 1) @ self.down

@@ -4,8 +4,10 @@
                                                        ▼
     level 1 ──▶ CIM (camouflage identification) ──▶ SAM (similarity aggregation) ──▶ z2
 
-The decoder runs at 1/8 of the image. Both outputs are logits, upsampled to the image's size; the
-prediction of a finished network is sigmoid(z1 + z2).
+The decoder runs at 1/8 of the image, as published. With stride 4, which is ours, z2 is made at 1/4
+from SAM's map and level 1 (`Refinement`), as small polyps have little outline on a coarser grid.
+Both outputs are logits, upsampled to the image's size; the prediction of a finished network is
+sigmoid(z1 + z2).
 
 Written for training and for export alike: `forward` builds no tensor from a constant (NNCF cannot
 trace that; constants are buffers) and pools by a matrix product at the size the network is made
@@ -25,8 +27,9 @@ from torch import Tensor, nn
 # SAM averages the map in 6 × 6 cells and keeps the inner 4 × 4 as anchors, as published.
 _CELLS = 6
 _ANCHORS = 4
-# The decoder's maps are at this fraction of the image.
+# The decoder's maps are at this fraction of the image, those of a refined z2 at the second.
 STRIDE = 8
+FINE_STRIDE = 4
 
 
 class PolypPVT(nn.Module):
@@ -38,10 +41,16 @@ class PolypPVT(nn.Module):
         width: channels of the decoder; 32 as published.
         size: side in pixels of the image the network is made for. Other sizes work, with the
             pooling of SAM done by `adaptive_avg_pool2d`; tracing and export need this size.
+        stride: pixels of the image to one of z2's map before it is enlarged: 8 as published, or 4.
     """
 
     def __init__(
-        self, backbone: nn.Module, channels: Sequence[int], width: int = 32, size: int = 352
+        self,
+        backbone: nn.Module,
+        channels: Sequence[int],
+        width: int = 32,
+        size: int = 352,
+        stride: int = STRIDE,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -54,7 +63,9 @@ class PolypPVT(nn.Module):
         self.sam = SimilarityAggregation(width, size // STRIDE)
         self.head1 = nn.Conv2d(width, 1, 1)
         self.head2 = nn.Conv2d(width, 1, 1)
+        self.refine = Refinement(width) if stride == FINE_STRIDE else None
         self.size = size
+        self.stride = stride
         self._coarse = False
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,15 +85,19 @@ class PolypPVT(nn.Module):
         )  # (B, width, H/8, W/8)
 
         detail = self.translate1(self.cim(level1))  # (B, width, H/4, W/4)
-        detail = F.interpolate(detail, scale_factor=0.5, mode="bilinear", align_corners=True)
-        aggregated = self.sam(fused, detail)  # (B, width, H/8, W/8)
+        halved = F.interpolate(detail, scale_factor=0.5, mode="bilinear", align_corners=True)
+        aggregated = self.sam(fused, halved)  # (B, width, H/8, W/8)
 
-        z1, z2 = self.head1(fused), self.head2(aggregated)  # (B, 1, H/8, W/8)
+        z1 = self.head1(fused)  # (B, 1, H/8, W/8)
+        if self.refine is not None:
+            aggregated = self.refine(aggregated, detail)  # (B, width, H/4, W/4)
+            z1 = F.interpolate(z1, scale_factor=STRIDE // FINE_STRIDE, mode="bilinear")
+        z2 = self.head2(aggregated)
         if self._coarse:
             return z1, z2
         return (
-            F.interpolate(z1, scale_factor=STRIDE, mode="bilinear"),
-            F.interpolate(z2, scale_factor=STRIDE, mode="bilinear"),
+            F.interpolate(z1, scale_factor=self.stride, mode="bilinear"),
+            F.interpolate(z2, scale_factor=self.stride, mode="bilinear"),
         )
 
     @contextmanager
@@ -216,6 +231,31 @@ class SimilarityAggregation(nn.Module):
         return pooled.flatten(2)
 
 
+class Refinement(nn.Module):
+    """Draws SAM's map at twice its size, along what the finest level of the encoder sees.
+
+    It begins as a plain enlargement, so that a network with the published stride can be gone on
+    with; what it adds is learnt.
+
+    Args:
+        width: channels of both inputs and of the result.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.join = ConvNorm(2 * width, width, 3)
+        self.mix = ConvNorm(width, width, 3)
+        self.extend = nn.Conv2d(width, width, 1, bias=False)
+        nn.init.zeros_(self.extend.weight)
+
+    def forward(self, x: Tensor, detail: Tensor) -> Tensor:
+        """Refine (B, width, h, w) with (B, width, 2·h, 2·w) to the latter's shape."""
+        # pixel centres stay where they are: aligned corners would shift what is drawn beside them
+        x = F.interpolate(x, scale_factor=STRIDE // FINE_STRIDE, mode="bilinear")
+        outline = F.relu(self.join(torch.cat((x, detail), 1)))
+        return x + self.extend(F.relu(self.mix(outline)))
+
+
 def pooling_matrix(side: int) -> Tensor:
     """The inner rows of the matrix P with P x Pᵀ = adaptive_avg_pool2d(x, 6), for x side × side.
 
@@ -230,14 +270,18 @@ def pooling_matrix(side: int) -> Tensor:
     return matrix
 
 
-def upsampling_matrix(side: int) -> Tensor:
-    """The matrix U with U x Uᵀ = interpolate(x, scale_factor=8, mode="bilinear"), x side × side.
+def upsampling_matrix(side: int, stride: int = STRIDE) -> Tensor:
+    """The matrix U with U x Uᵀ = interpolate(x, scale_factor=stride, mode="bilinear").
+
+    Args:
+        side: of the square map x, in pixels.
+        stride: how often it is enlarged.
 
     Returns:
-        (8 · side, side) float32; each row holds the weights of two neighbours.
+        (stride · side, side) float32; each row holds the weights of two neighbours.
     """
     unit = torch.eye(side)[None]  # column j is the picture of pixel j
-    return F.interpolate(unit, scale_factor=STRIDE, mode="linear")[0].t().contiguous()
+    return F.interpolate(unit, scale_factor=stride, mode="linear")[0].t().contiguous()
 
 
 def _double(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdas_edge.errors import UserError
-from kdas_edge.models.polyp_pvt import PolypPVT
+from kdas_edge.models.polyp_pvt import STRIDE, PolypPVT
 from kdas_edge.recipe import ModelRecipe
 
 STRIDES = (4, 8, 16, 32)
@@ -43,6 +43,7 @@ class Architecture:
         size: side in pixels of the square image the network is made for.
         mean: of the red, green and blue channel, for images in 0…1.
         std: likewise; the input is (x - mean) / std.
+        stride: pixels of the image to one of the decoder's finest map, 8 or 4.
     """
 
     backbone: str
@@ -50,6 +51,7 @@ class Architecture:
     size: int = 352
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    stride: int = STRIDE
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON; `from_dict` reads them."""
@@ -68,7 +70,12 @@ class Architecture:
             if set(values) - known or len(mean) != 3 or len(std) != 3:
                 raise ValueError(f"not an architecture: {dict(values)}")
             return cls(
-                str(values["backbone"]), int(values["width"]), int(values["size"]), mean, std
+                str(values["backbone"]),
+                int(values["width"]),
+                int(values["size"]),
+                mean,
+                std,
+                int(values.get("stride", STRIDE)),  # older checkpoints know only this one
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an architecture ({error!r})") from None
@@ -78,7 +85,7 @@ def build(recipe_model: ModelRecipe, size: int) -> tuple[PolypPVT, Architecture]
     """Build the network of a recipe, with its initial weights.
 
     Args:
-        recipe_model: backbone, width, drop path and where the encoder's weights come from:
+        recipe_model: backbone, width, stride, drop path and where the encoder's weights come from:
             timm's hub (`pretrained: true`), a local safetensors file with a timm state dict
             (`pretrained: path`; half precision is converted), or nowhere (random).
         size: side in pixels of the images.
@@ -96,8 +103,10 @@ def build(recipe_model: ModelRecipe, size: int) -> tuple[PolypPVT, Architecture]
     if isinstance(recipe_model.pretrained, str):
         _load_encoder(backbone, Path(recipe_model.pretrained), recipe_model.backbone)
     mean, std = _normalisation(recipe_model.backbone)
-    architecture = Architecture(recipe_model.backbone, recipe_model.width, size, mean, std)
-    return PolypPVT(backbone, channels, architecture.width, size), architecture
+    architecture = Architecture(
+        recipe_model.backbone, recipe_model.width, size, mean, std, recipe_model.stride
+    )
+    return PolypPVT(backbone, channels, architecture.width, size, architecture.stride), architecture
 
 
 def from_architecture(architecture: Architecture) -> PolypPVT:
@@ -107,7 +116,7 @@ def from_architecture(architecture: Architecture) -> PolypPVT:
         UserError: this timm does not know the backbone.
     """
     backbone, channels = _encoder(architecture.backbone)
-    return PolypPVT(backbone, channels, architecture.width, architecture.size)
+    return PolypPVT(backbone, channels, architecture.width, architecture.size, architecture.stride)
 
 
 def architecture_of(backbone: str, width: int = 32, size: int = 352) -> Architecture:
