@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdas_edge.errors import UserError
-from kdas_edge.models.polyp_pvt import STRIDE, PolypPVT
+from kdas_edge.models.polyp_pvt import FINE_STRIDE, STRIDE, PolypPVT
 from kdas_edge.recipe import ModelRecipe
 
 STRIDES = (4, 8, 16, 32)
@@ -67,7 +67,9 @@ class Architecture:
         try:
             mean, std = (tuple(float(v) for v in values[key]) for key in ("mean", "std"))
             known = {field.name for field in dataclasses.fields(cls)}
-            if set(values) - known or len(mean) != 3 or len(std) != 3:
+            stride = int(values.get("stride", STRIDE))  # older checkpoints know only this one
+            sizes = len(mean) == len(std) == 3 and stride in (STRIDE, FINE_STRIDE)
+            if set(values) - known or not sizes:
                 raise ValueError(f"not an architecture: {dict(values)}")
             return cls(
                 str(values["backbone"]),
@@ -75,7 +77,7 @@ class Architecture:
                 int(values["size"]),
                 mean,
                 std,
-                int(values.get("stride", STRIDE)),  # older checkpoints know only this one
+                stride,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an architecture ({error!r})") from None

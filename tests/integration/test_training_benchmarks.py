@@ -147,3 +147,17 @@ def test_the_mean_of_two_networks_is_that_of_their_weights_and_other_kinds_are_r
     refused = run("average_weights.py", *paths, "--out", tmp_path / "other.safetensors")
     assert refused.returncode == 2 and "wider.safetensors" in refused.stdout + refused.stderr
     assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_what_a_map_can_say_at_best_is_all_at_the_masks_own_size_and_less_the_coarser_it_is(
+    scenes: Path, tmp_path: Path
+) -> None:
+    done = run("map_resolution.py", "--data", scenes, "--json", tmp_path / "found.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    dice = {(row["size"], row["stride"]): row["dice"]["all"]["mean"] for row in found["rows"]}
+    # the scenes have 96 pixels a side: a map of twice as many says everything
+    assert dice[192, 1] == 1
+    for size in (192, 352):
+        assert dice[size, 8] < dice[size, 4] < dice[size, 1]
+    assert dice[192, 8] < dice[352, 8]

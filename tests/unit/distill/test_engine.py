@@ -266,6 +266,33 @@ def test_a_training_starts_from_the_whole_network_of_another_run_at_another_size
         torch.testing.assert_close(found[key], expected[key])
 
 
+def test_a_finer_network_goes_on_from_a_coarse_one_and_its_refinement_learns(
+    scenes: Path, tmp_path: Path, teacher: Path
+) -> None:
+    for name, rate in (("still", 1e-30), ("learnt", 1e-3)):
+        recipe = tiny(scenes, name=name, model__start=str(teacher), model__stride=4)
+        recipe.schedule.learning_rate = rate
+        run_training(recipe, tmp_path)
+    expected = load_file(teacher / "checkpoints" / "best.safetensors")
+    still, learnt = (
+        load_file(tmp_path / name / "checkpoints" / "best.safetensors")
+        for name in ("still", "learnt")
+    )
+    weights = [key for key in expected if key.endswith(".weight")]
+    for key in weights:
+        torch.testing.assert_close(still[key], expected[key])
+    assert still["refine.extend.weight"].abs().max() < 1e-20
+    assert learnt["refine.extend.weight"].abs().max() > 1e-4
+    assert not torch.equal(still["refine.join.conv.weight"], learnt["refine.join.conv.weight"])
+    # the other way round something would be lost
+    fine = tmp_path / "learnt"
+    with pytest.raises(UserError, match=r"of stride 4, the recipe says 8; set model\.stride=4"):
+        run_training(tiny(scenes, model__start=str(fine)), tmp_path)
+    with pytest.raises(UserError, match=r"of stride 4, the recipe says 8; set model\.stride=4"):
+        run_training(tiny(scenes, model__decoder=str(fine)), tmp_path)
+    run_training(tiny(scenes, model__decoder=str(fine), model__stride=4), tmp_path)
+
+
 def test_a_start_of_another_architecture_is_refused(
     scenes: Path, tmp_path: Path, teacher: Path
 ) -> None:

@@ -14,10 +14,11 @@ from kdas_edge.recipe import ModelRecipe
 SIZE = 96
 
 
-@pytest.fixture(params=["pvt_v2_b0", "mobilenetv2_100"])
+@pytest.fixture(params=["pvt_v2_b0", "mobilenetv2_100", "mobilenetv2_100, stride 4"])
 def network(request: pytest.FixtureRequest) -> PolypPVT:
     torch.manual_seed(0)
-    network, _ = build(ModelRecipe(backbone=request.param), SIZE)
+    backbone, _, fine = request.param.partition(",")
+    network, _ = build(ModelRecipe(backbone=backbone, stride=4 if fine else 8), SIZE)
     for parameter in network.parameters():  # no bias and no scale that is 0 or 1
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     return network.double().eval()
@@ -75,9 +76,10 @@ def test_the_graph_enlarges_the_sum_as_the_network_enlarges_each(network: PolypP
         assert network(image(1))[0].shape == (1, 1, SIZE, SIZE)
 
 
-def test_the_upsampling_matrix_is_bilinear_interpolation() -> None:
+@pytest.mark.parametrize("stride", [8, 4])
+def test_the_upsampling_matrix_is_bilinear_interpolation(stride: int) -> None:
     x = torch.randn(3, 1, 12, 12, dtype=torch.float64)
-    matrix = upsampling_matrix(12).double()
-    expected = F.interpolate(x, scale_factor=8, mode="bilinear")
+    matrix = upsampling_matrix(12, stride).double()
+    expected = F.interpolate(x, scale_factor=stride, mode="bilinear")
     torch.testing.assert_close(matrix @ x @ matrix.t(), expected, rtol=1e-7, atol=1e-7)
-    torch.testing.assert_close(matrix.sum(1), torch.ones(96, dtype=torch.float64))
+    torch.testing.assert_close(matrix.sum(1), torch.ones(12 * stride, dtype=torch.float64))

@@ -1,5 +1,6 @@
 """Every kind of backbone builds, counts as the paper says, and bad names give one clear line."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -76,9 +77,19 @@ def test_normalisation_is_the_one_the_backbone_was_trained_with() -> None:
 def test_an_architecture_survives_its_dictionary() -> None:
     architecture = architecture_of("tf_efficientnet_lite0", width=16, size=256)
     assert Architecture.from_dict(architecture.to_dict()) == architecture
+    fine = dataclasses.replace(architecture, stride=4)
+    assert Architecture.from_dict(fine.to_dict()) == fine
 
 
-@pytest.mark.parametrize("change", [{"backbone": None}, {"surprise": 1}, {"mean": [0.5]}])
+def test_an_architecture_written_before_there_were_strides_has_the_published_one() -> None:
+    values = architecture_of("tf_efficientnet_lite0").to_dict()
+    del values["stride"]
+    assert Architecture.from_dict(values).stride == 8
+
+
+@pytest.mark.parametrize(
+    "change", [{"backbone": None}, {"surprise": 1}, {"mean": [0.5]}, {"stride": 3}]
+)
 def test_a_damaged_architecture_is_refused(change: dict[str, object]) -> None:
     values = {**Architecture("pvt_v2_b0").to_dict(), **change}
     values = {key: value for key, value in values.items() if value is not None}
