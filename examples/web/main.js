@@ -18,6 +18,7 @@ let bundle = null;
 let engine = null;
 let source = null;
 let shown = null; // result of the frame on the screen: {id, mask, width, height, threshold, fill}
+let openings = 0; // of sources, and their ends: what is still being opened may be unwanted by then
 let frames = 0; // grabbed since the page was opened; the number of a frame is its identity
 let unseen = 0; // frames that a moving source has shown since the last one was grabbed
 let dropped = 0;
@@ -79,7 +80,10 @@ function pick(backend, precision) {
 
 async function useSource(open) {
   closeSource();
-  source = await open();
+  const opening = openings;
+  const opened = await open();
+  if (opening !== openings) return opened.close();
+  source = opened;
   unseen = dropped = 0;
   statistics.clear();
   view.showSource(source);
@@ -93,6 +97,7 @@ async function useSource(open) {
 }
 
 function closeSource() {
+  openings += 1;
   source?.close();
   source = shown = null;
   view.showSource(null);
@@ -123,10 +128,16 @@ async function nextFrame() {
     dropped += Math.max(0, unseen - 1);
     unseen = 0;
     frame = await from.grab();
+  } catch (error) {
+    if (source === from) throw error; // a closed source has no frame, and needs none
   } finally {
     nextFrame.grabbing = false;
   }
-  if (source !== from || engine !== on) return frame.close();
+  // what came meanwhile found this one under way and left: it has its turn now
+  if (source !== from || engine !== on) {
+    frame?.close();
+    return nextFrame();
+  }
   frames += 1;
   const waiting = on.segment(frame, frames, look());
   let result;
@@ -137,7 +148,7 @@ async function nextFrame() {
     closeSource();
     throw error;
   }
-  if (source !== from) return;
+  if (source !== from) return nextFrame();
   view.drawFrame(result);
   show(result);
   const total = performance.now() - began;

@@ -122,6 +122,40 @@ def test_the_mask_of_an_image_is_that_of_the_segmenter(
     assert told == f"{100 * mask.mean():.1f} %"
 
 
+def test_of_two_images_opened_at_once_the_later_one_is_shown(
+    page: Browser, bundle: Path, tmp_path: Path
+) -> None:
+    one, other = scene(480, 640, seed=3), scene(300, 400, seed=4)
+    texts = []
+    for name, rgb in (("one", one), ("other", other)):
+        Image.fromarray(rgb).save(tmp_path / f"{name}.png")
+        texts.append(base64.b64encode((tmp_path / f"{name}.png").read_bytes()).decode())
+    open_both = """
+        const [texts, delay] = arguments;
+        const input = document.getElementById("file");
+        const open = (text) => {
+          const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+          const chosen = new DataTransfer();
+          chosen.items.add(new File([bytes], "image.png", { type: "image/png" }));
+          input.files = chosen.files;
+          input.dispatchEvent(new Event("change"));
+        };
+        open(texts[0]);
+        return new Promise((done) => setTimeout(() => (open(texts[1]), done()), delay));
+    """
+    expected = expected_mask(bundle, other)
+    # the second one comes while the first is opened, grabbed, segmented and shown
+    for delay in (0, 2, 4, 6, 8, 10, 15, 20, 30, 50):
+        page.run("document.getElementById('stop').click()")
+        page.run(open_both, texts, delay)
+        page.wait(
+            "return import('/main.js').then(({ currentMask }) => currentMask()?.width === 400)", 10
+        )
+        frame, mask = shown(page)
+        np.testing.assert_array_equal(frame, other, err_msg=f"{delay} ms")
+        assert (mask != expected).mean() < 0.0005
+
+
 @pytest.mark.data
 def test_the_mask_of_a_real_image_is_that_of_the_segmenter(
     page: Browser, bundle: Path, real_data: Path
