@@ -31,9 +31,10 @@ def main() -> None:
     for path, (_, other) in zip(args.networks, loaded, strict=True):
         if other != architecture:
             raise UserError(
-                f"{path} is {other.backbone}, width {other.width}, at {other.size} pixels, the "
-                f"first {architecture.backbone}, width {architecture.width}, at "
-                f"{architecture.size}; average networks of one kind"
+                f"{path} is {other.backbone}, width {other.width}, stride {other.stride}, at "
+                f"{other.size} pixels, the first {architecture.backbone}, width "
+                f"{architecture.width}, stride {architecture.stride}, at {architecture.size}; "
+                "average networks of one kind"
             )
     states = [network.state_dict() for network, _ in loaded]
     mean = states[0].copy()

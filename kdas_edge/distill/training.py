@@ -175,7 +175,7 @@ def describe(
         "multiply_accumulates": cost,
         "line": (
             f"{role}: Polyp-PVT on {architecture.backbone}, width {architecture.width}, "
-            f"{count / 1e6:.2f} M parameters, {cost / 1e9:.2f} G multiply-accumulates "
-            f"at {size}×{size}"
+            f"stride {architecture.stride}, {count / 1e6:.2f} M parameters, "
+            f"{cost / 1e9:.2f} G multiply-accumulates at {size}×{size}"
         ),
     }

@@ -191,8 +191,8 @@ def _fill(path: Path, architecture: Architecture, state: Mapping[str, Tensor]) -
     if problems:
         raise UserError(
             f"{path} is from another architecture than Polyp-PVT on {architecture.backbone} "
-            f"with width {architecture.width}: {problems[0]} ({len(problems)} differences); "
-            "name a checkpoint that kdas-edge wrote"
+            f"with width {architecture.width} and stride {architecture.stride}: {problems[0]} "
+            f"({len(problems)} differences); name a checkpoint that kdas-edge wrote"
         )
     model.load_state_dict(dict(state))
     return model.eval()
