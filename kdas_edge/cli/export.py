@@ -93,6 +93,14 @@ def export(
             show_default=False,
         ),
     ] = None,
+    half_weights: Annotated[
+        bool,
+        typer.Option(
+            "--half-weights/--full-weights",
+            help="Round fp32's weights to 16 bits, for files of half the size; fp32 arithmetic "
+            "as before.",
+        ),
+    ] = False,
     timing: Annotated[
         bool,
         typer.Option("--timing/--no-timing", help="Time int8 against fp32 in each runtime."),
@@ -155,6 +163,7 @@ def export(
         precisions=precisions,
         timing=timing,
         without=[path.strip() for path in without.split(",")] if without else (),
+        half_weights=half_weights,
     )
     rows: list[list[object]] = []
     for row in report.rows:

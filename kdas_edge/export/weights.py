@@ -1,12 +1,14 @@
-"""Weights of 8 bits, arithmetic in float: a quarter of the size, no calibration, no quantiser.
+"""Weights of 8 or 16 bits, arithmetic in float: a quarter or half of the size, nothing calibrated.
 
-Each output channel of a convolution or linear layer has one scale, its largest weight over 127. The
-torch network is rounded to that grid before the export, so that it is the reference for both
-formats; the grid survives everything that an exporter does per output channel (folding a batch
-norm, transposing), and is found again in the exported constants, where it is stored as integers.
+Each output channel of a convolution or linear layer has one scale, its largest weight over 127 (or
+1, where its weights are float16). The torch network is rounded to that grid before the export, so
+that it is the reference for both formats; the grid survives everything that an exporter does per
+output channel (folding a batch norm, transposing), and is found again in the exported constants,
+where it is stored in few bits.
 """
 
 import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,64 +23,89 @@ from kdas_edge.export.openvino import import_openvino
 if TYPE_CHECKING:
     import openvino as ov
 
-_LARGEST = 127
-# Distance from the grid, in steps, that float32 folding may leave. Any other constant, such as a
-# resize matrix, lies up to half a step off.
+# Distance from the grid, in its steps, that float32 folding may leave. Any other constant, such as
+# a resize matrix, lies up to half a step off.
 _OFF_GRID = 0.02
 
 _Array = NDArray[Any]
 
 
-def round_weights(network: nn.Module) -> nn.Module:
-    """Copy a float network with the weights of its convolutions and linear layers on int8 grids.
+@dataclass(frozen=True)
+class Grid:
+    """What weights are rounded to: numbers of `dtype` times a scale per output channel.
+
+    Attributes:
+        dtype: as they are stored.
+        largest: the number of a channel's largest weight.
+    """
+
+    dtype: "type[np.int8] | type[np.float16]"
+    largest: int
+
+    def nearest(self, values: _Array) -> _Array:
+        """Round float64 values to numbers of the grid."""
+        whole = np.rint(values) if self.dtype is np.int8 else values
+        return whole.astype(self.dtype)
+
+
+INT8 = Grid(np.int8, 127)
+# 11 bits of each weight, relative to itself: no mask moves visibly
+HALF = Grid(np.float16, 1)
+
+
+def round_weights(network: nn.Module, grid: Grid) -> nn.Module:
+    """Copy a float network with the weights of its convolutions and linear layers on grids.
 
     Args:
         network: float; it is not changed.
+        grid: `INT8` or `HALF`.
 
     Returns:
-        The copy, in eval mode. Its weights are float32 multiples -127…127 of a scale per output
-        channel (axis 0).
+        The copy, in eval mode. Its weights are float32, numbers of the grid times a scale per
+        output channel (axis 0).
     """
     rounded = copy.deepcopy(network).eval()
     with torch.no_grad():
         for module in rounded.modules():
             if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-                weight = module.weight
-                scale = _scale(weight.detach().cpu().numpy(), 0)
-                steps = torch.from_numpy(scale).to(weight.device)
-                weight.copy_((weight.double() / steps).round() * steps)
+                values = module.weight.detach().cpu().numpy()
+                scale = _scale(values, grid, 0)
+                numbers = grid.nearest(values.astype(np.float64) / scale)
+                module.weight.copy_(torch.from_numpy(numbers.astype(np.float64) * scale))
     return rounded
 
 
-def on_grid(weights: _Array, *axes: int) -> tuple[_Array, _Array] | None:
-    """Find the integers of weights that were rounded.
+def on_grid(weights: _Array, grid: Grid, *axes: int) -> tuple[_Array, _Array] | None:
+    """Find the numbers of weights that were rounded.
 
     Args:
         weights: float constant.
+        grid: that they were rounded to.
         axes: of the output channels.
 
     Returns:
-        int8 integers of the same shape, and float32 scales that broadcast; None where the weights
-        lie on no grid, so that storing them as integers would change them.
+        Numbers of the grid's type and the same shape, and float32 scales that broadcast; None
+        where the weights lie on no such grid, so that storing them so would change them.
     """
-    scale = _scale(weights, *axes)
+    scale = _scale(weights, grid, *axes)
     steps = weights.astype(np.float64) / scale
-    integers = np.rint(steps)
-    if weights.size == 0 or np.abs(steps - integers).max() > _OFF_GRID:
+    numbers = grid.nearest(steps)
+    width = 1.0 if grid.dtype is np.int8 else np.spacing(np.abs(numbers)).astype(np.float64)
+    if weights.size == 0 or (np.abs(steps - numbers) / width).max() > _OFF_GRID:
         return None
-    return integers.astype(np.int8), scale.astype(np.float32)
+    return numbers, scale.astype(np.float32)
 
 
-def _scale(weights: _Array, *axes: int) -> _Array:
+def _scale(weights: _Array, grid: Grid, *axes: int) -> _Array:
     """Float64 scale per channel, broadcastable; 1 for a channel of zeros."""
     others = tuple(axis for axis in range(weights.ndim) if axis not in axes)
     largest = np.abs(weights.astype(np.float64)).max(axis=others, keepdims=True)
-    scale: _Array = np.where(largest == 0, 1.0, largest / _LARGEST)
+    scale: _Array = np.where(largest == 0, 1.0, largest / grid.largest)
     return scale
 
 
-def store_int8_in_onnx(core: ModelProto) -> ModelProto:
-    """Store rounded weights as int8 constants, cast and multiplied by a scale per output channel.
+def store_in_onnx(core: ModelProto, grid: Grid) -> ModelProto:
+    """Store rounded weights in few bits, cast and multiplied by a scale per output channel.
 
     Not behind a DequantizeLinear: ONNX Runtime never folds that one, computes it anew at every
     inference (EfficientNet-B0 at 256 px: 49 ms, instead of the 17 ms of fp32), and quantises the
@@ -86,6 +113,7 @@ def store_int8_in_onnx(core: ModelProto) -> ModelProto:
 
     Args:
         core: from `to_onnx`, of a network from `round_weights`; it is not changed.
+        grid: that it was rounded to.
     """
     model = ModelProto()
     model.CopyFrom(core)
@@ -99,9 +127,9 @@ def store_int8_in_onnx(core: ModelProto) -> ModelProto:
         if axis is not None and name in constants and constants[name].ndim > 1:
             # a weight that two nodes share has one form per axis
             output = f"{name}/axis{axis}"
-            found = None if output in stored else on_grid(constants[name], axis)
+            found = None if output in stored else on_grid(constants[name], grid, axis)
             if found is not None:
-                constants[f"{output}/int8"], constants[f"{output}/scale"] = found
+                constants[f"{output}/stored"], constants[f"{output}/scale"] = found
                 nodes += _restore(output)
                 stored.add(output)
             if output in stored:
@@ -118,10 +146,10 @@ def store_int8_in_onnx(core: ModelProto) -> ModelProto:
 
 
 def _restore(name: str) -> list[NodeProto]:
-    """Nodes that make the float weight `name` of its integers and scales."""
-    integers, floats, scale = f"{name}/int8", f"{name}/float", f"{name}/scale"
+    """Nodes that make the float weight `name` of its stored numbers and scales."""
+    numbers, floats, scale = f"{name}/stored", f"{name}/float", f"{name}/scale"
     return [
-        helper.make_node("Cast", [integers], [floats], name=floats, to=TensorProto.FLOAT),
+        helper.make_node("Cast", [numbers], [floats], name=floats, to=TensorProto.FLOAT),
         helper.make_node("Mul", [floats, scale], [name], name=name),
     ]
 
@@ -137,11 +165,12 @@ def _onnx_channel_axis(node: NodeProto) -> int | None:
     return None
 
 
-def store_int8_in_openvino(core: "ov.Model") -> "ov.Model":
-    """Store rounded weights as int8 constants, converted and multiplied by a scale per channel.
+def store_in_openvino(core: "ov.Model", grid: Grid) -> "ov.Model":
+    """Store rounded weights in few bits, converted and multiplied by a scale per channel.
 
     Args:
         core: from `to_openvino`, of a network from `round_weights`; it is not changed.
+        grid: that it was rounded to.
     """
     import_openvino()
     from openvino import opset13 as op
@@ -152,12 +181,12 @@ def store_int8_in_openvino(core: "ov.Model") -> "ov.Model":
         source = node.input_value(1).get_node() if axes else None
         if source is None or source.get_type_name() != "Constant":
             continue
-        found = on_grid(source.get_data(), *axes)
+        found = on_grid(source.get_data(), grid, *axes)
         if found is None:
             continue
-        integers, scale = found
+        numbers, scale = found
         name = source.get_friendly_name()
-        stored = op.constant(integers, name=f"{name}/int8")
+        stored = op.constant(numbers, name=f"{name}/stored")
         steps = op.constant(scale, name=f"{name}/scale")
         floats = op.convert(stored, "f32", name=f"{name}/float")
         node.input(1).replace_source_output(op.multiply(floats, steps, name=name).output(0))

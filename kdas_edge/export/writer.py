@@ -71,6 +71,7 @@ def export_bundle(
     precisions: Sequence[Precision] | None = None,
     timing: bool = True,
     without: Collection[str] = (),
+    half_weights: bool = False,
 ) -> ExportReport:
     """Export the networks of runs to a bundle and compare every file with torch.
 
@@ -90,6 +91,9 @@ def export_bundle(
         precisions: which to write; by default fp32, and int8 where there is a quantised run.
         timing: time int8 against fp32 in each runtime (some seconds).
         without: model files to leave out, for example `fp32/camera.onnx`, for a smaller bundle.
+        half_weights: round the float network's weights to 16 bits, so that fp32's files have half
+            of the size; what they compute is fp32 as before, and the rounded network is the one
+            that they, and the others, are compared with.
 
     Returns:
         One row per file. A file that could not be made is not in the bundle.
@@ -101,6 +105,11 @@ def export_bundle(
     """
     check_output_directory(out, overwrite)
     sources = load_sources(float_source, quantized_source)
+    grids: dict[Precision, weights.Grid] = {"int8_weights": weights.INT8}
+    if half_weights:
+        sources.network = weights.round_weights(sources.network, weights.HALF)
+        sources.notes["float_weight_bits"] = 16
+        grids["fp32"] = weights.HALF
     networks = _networks(sources, float_source, quantized_source, precisions)
     plan = _plan(networks, presets, without)
     trained = [network for network in (sources.network, sources.quantized) if network is not None]
@@ -119,7 +128,8 @@ def export_bundle(
             for precision, network in networks.items():
                 wanted = expected[_REFERENCES[precision]]
                 rows = [row for row in plan if row.precision == precision]
-                for row in _export(staging, rows, network, sources.architecture):
+                grid = grids.get(precision)
+                for row in _export(staging, rows, network, sources.architecture, grid):
                     if row.status == "ok":
                         _judge(staging, row, sources.architecture, frames, wanted)
                     report.rows.append(row)
@@ -173,7 +183,7 @@ def _networks(
         if precision == "int8" and sources.quantized is not None:
             networks[precision] = sources.quantized
         elif precision == "int8_weights":
-            networks[precision] = weights.round_weights(sources.network)
+            networks[precision] = weights.round_weights(sources.network, weights.INT8)
         else:
             networks[precision] = sources.network
     return networks
@@ -213,7 +223,11 @@ def _plan(
 
 
 def _export(
-    staging: Path, rows: Sequence[Row], network: nn.Module, architecture: Architecture
+    staging: Path,
+    rows: Sequence[Row],
+    network: nn.Module,
+    architecture: Architecture,
+    grid: weights.Grid | None,
 ) -> Iterator[Row]:
     """Write the files of one precision; a failure is a row, and the next format is tried."""
     size, normalisation = architecture.size, normalisation_of(architecture)
@@ -225,7 +239,7 @@ def _export(
         started = time.monotonic()
         try:
             if row.format not in cores:
-                cores[row.format] = _core(row.format, row.precision, network, size)
+                cores[row.format] = _core(row.format, row.precision, network, size, grid)
             room: Any = to_openvino if row.format == "openvino" else to_onnx
             model = with_input(room, cores[row.format], row.preset, normalisation, size)
             if row.format == "openvino":
@@ -244,15 +258,21 @@ def _export(
         yield row
 
 
-def _core(format_: Format, precision: Precision, network: nn.Module, size: int) -> Any:
+def _core(
+    format_: Format,
+    precision: Precision,
+    network: nn.Module,
+    size: int,
+    grid: weights.Grid | None,
+) -> Any:
     """The `core` graph of a precision; OpenVINO's fp16 is made when it is saved."""
     if format_ == "openvino":
         model = to_openvino.to_openvino(network, size)
-        return weights.store_int8_in_openvino(model) if precision == "int8_weights" else model
+        return model if grid is None else weights.store_in_openvino(model, grid)
     graph = to_onnx.to_onnx(network, size)
     if precision == "fp16":
         return half.to_half(graph)
-    return weights.store_int8_in_onnx(graph) if precision == "int8_weights" else graph
+    return graph if grid is None else weights.store_in_onnx(graph, grid)
 
 
 def _judge(

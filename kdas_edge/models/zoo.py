@@ -68,8 +68,8 @@ class Architecture:
             mean, std = (tuple(float(v) for v in values[key]) for key in ("mean", "std"))
             known = {field.name for field in dataclasses.fields(cls)}
             stride = int(values.get("stride", STRIDE))  # older checkpoints know only this one
-            sizes = len(mean) == len(std) == 3 and stride in (STRIDE, FINE_STRIDE)
-            if set(values) - known or not sizes:
+            strange = set(values) - known or stride not in (STRIDE, FINE_STRIDE)
+            if strange or len(mean) != 3 or len(std) != 3:
                 raise ValueError(f"not an architecture: {dict(values)}")
             return cls(
                 str(values["backbone"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from run_verb import Done, only_line, run_verb
 from tiny_student import SIZE, TinyStudent, train_tiny_student
 
@@ -255,6 +256,28 @@ def test_files_can_be_left_out_for_a_smaller_bundle(
         "core.xml", "core.bin", "camera.onnx",
     }  # fmt: skip
     assert run_verb(capsys, "verify", out).code == 0
+
+
+def test_half_weights_halve_the_fp32_files_and_the_rounded_network_is_what_they_agree_with(
+    student: TinyStudent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = student.save(tmp_path / "student.safetensors")
+    sizes = {}
+    for name, extra in (("full", ()), ("half", ("--half-weights",))):
+        out = tmp_path / name
+        done = run_verb(capsys, "export", checkpoint, "--out", out, "--preset", "core", *extra)
+        assert done.code == 0, done.err
+        sizes[name] = [(out / "fp32" / file).stat().st_size for file in ("core.bin", "core.onnx")]
+        # the export itself compares with torch: within 1e-4 in probability
+        assert run_verb(capsys, "verify", out, "--no-export").code == 0
+    assert sizes["half"][0] < 0.56 * sizes["full"][0]
+    assert sizes["half"][1] < 0.8 * sizes["full"][1]
+    notes = open_bundle(tmp_path / "half").manifest.provenance.notes
+    assert notes["float_weight_bits"] == 16
+    full, half = (load_network(tmp_path / n / "torch" / "model.safetensors")[0] for n in sizes)
+    pairs = list(zip(full.parameters(), half.parameters(), strict=True))
+    assert any((a != b).any() for a, b in pairs)
+    assert all(torch.allclose(a, b, rtol=2**-11, atol=1e-6) for a, b in pairs)
 
 
 def test_a_run_becomes_a_bundle_with_the_holoscan_preset_and_beside_it_a_repository(

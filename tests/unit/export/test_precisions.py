@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_student import SIZE, TinyStudent, train_tiny_student
 from torch import nn
 
+from kdas_edge.bundle.manifest import Precision
 from kdas_edge.errors import KdasEdgeError
 from kdas_edge.export import half, weights
 from kdas_edge.export import onnx as to_onnx
@@ -19,33 +20,41 @@ from kdas_edge.export import openvino as to_openvino
 from kdas_edge.export.graph import DeployGraph
 from kdas_edge.export.runners import load
 
+GRIDS = {"int8_weights": weights.INT8, "half_weights": weights.HALF}
+
 
 @pytest.fixture(scope="module")
-def rounded(tiny: TinyStudent) -> nn.Module:
-    return weights.round_weights(tiny.network)
+def rounded(tiny: TinyStudent) -> dict[str, nn.Module]:
+    return {name: weights.round_weights(tiny.network, grid) for name, grid in GRIDS.items()}
 
 
 @pytest.fixture(scope="module")
 def files(
-    tiny: TinyStudent, rounded: nn.Module, tmp_path_factory: pytest.TempPathFactory
+    tiny: TinyStudent, rounded: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """Every form of one trained network."""
     folder = tmp_path_factory.mktemp("precisions")
-    names = ("fp32", "fp16", "int8_weights")
+    names = ("fp32", "fp16", *GRIDS)
     paths = {f"{name}{end}": folder / f"{name}{end}" for name in names for end in (".onnx", ".xml")}
     graph = to_onnx.to_onnx(tiny.network, SIZE)
     graphs = {
         "fp32": graph,
         "fp16": half.to_half(graph),
-        "int8_weights": weights.store_int8_in_onnx(to_onnx.to_onnx(rounded, SIZE)),
+        **{
+            name: weights.store_in_onnx(to_onnx.to_onnx(rounded[name], SIZE), grid)
+            for name, grid in GRIDS.items()
+        },
     }
     for name, model in graphs.items():
         to_onnx.save_onnx(model, paths[f"{name}.onnx"], {})
     core = to_openvino.to_openvino(tiny.network, SIZE)
     to_openvino.save_openvino(core, paths["fp32.xml"], {})
     to_openvino.save_openvino(core, paths["fp16.xml"], {}, "fp16")
-    small = weights.store_int8_in_openvino(to_openvino.to_openvino(rounded, SIZE))
-    to_openvino.save_openvino(small, paths["int8_weights.xml"], {}, "int8_weights")
+    precisions: dict[str, Precision] = {"int8_weights": "int8_weights", "half_weights": "fp32"}
+    for name, precision in precisions.items():
+        small = to_openvino.to_openvino(rounded[name], SIZE)
+        small = weights.store_in_openvino(small, GRIDS[name])
+        to_openvino.save_openvino(small, paths[f"{name}.xml"], {}, precision)
     return paths
 
 
@@ -70,12 +79,13 @@ def weight_bytes(path: Path) -> int:
 
 
 @pytest.mark.parametrize("end", [".onnx", ".xml"])
-def test_fp16_halves_the_weights_and_int8_weights_quarters_them(
+def test_16_bits_halve_the_weights_and_8_bits_quarter_them(
     end: str, files: dict[str, Path]
 ) -> None:
     full = weight_bytes(files[f"fp32{end}"])
     assert weight_bytes(files[f"fp16{end}"]) < 0.53 * full
     # besides the weights there are biases, scales and matrices that stay float
+    assert weight_bytes(files[f"half_weights{end}"]) < 0.56 * full
     assert weight_bytes(files[f"int8_weights{end}"]) < 0.31 * full
 
 
@@ -90,13 +100,22 @@ def test_fp16_gives_the_masks_of_the_float_network(
 
 
 @pytest.mark.parametrize("end", [".onnx", ".xml"])
-def test_int8_weights_gives_the_very_probabilities_of_the_rounded_network(
-    end: str, files: dict[str, Path], rounded: nn.Module, tiny: TinyStudent
+@pytest.mark.parametrize(
+    ("name", "visible", "allowed"), [("int8_weights", 1e-4, 0.02), ("half_weights", 1e-6, 0.001)]
+)
+def test_stored_weights_give_the_very_probabilities_of_the_rounded_network(
+    end: str,
+    name: str,
+    visible: float,
+    allowed: float,
+    files: dict[str, Path],
+    rounded: dict[str, nn.Module],
+    tiny: TinyStudent,
 ) -> None:
-    assert difference(files[f"int8_weights{end}"], rounded, tiny)[0] < 1e-4
+    assert difference(files[f"{name}{end}"], rounded[name], tiny)[0] < 1e-4
     # which is another network than the float one, but not by much
-    moved, masks = difference(files[f"int8_weights{end}"], tiny.network, tiny)
-    assert moved > 1e-4 and masks < 0.02
+    moved, masks = difference(files[f"{name}{end}"], tiny.network, tiny)
+    assert moved > visible and masks < allowed
 
 
 def test_the_onnx_files_load_in_openvino_too_and_have_standard_operators_only(
@@ -104,7 +123,7 @@ def test_the_onnx_files_load_in_openvino_too_and_have_standard_operators_only(
 ) -> None:
     x = tiny.inputs(tiny.frames[:1])[0].numpy()
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
-    for name in ("fp16.onnx", "int8_weights.onnx"):
+    for name in ("fp16.onnx", "int8_weights.onnx", "half_weights.onnx"):
         assert {node.domain for node in onnx.load(files[name]).graph.node} == {""}
         found = ov.Core().compile_model(str(files[name]), "CPU", hint)(x)[0]
         assert np.abs(found - load(files[name], 1)(x)).max() < 0.02
@@ -118,46 +137,56 @@ def test_the_fp16_graph_computes_in_fp16_between_float32_ends(files: dict[str, P
     assert TensorProto.FLOAT not in kinds and kinds.count(TensorProto.FLOAT16) > 50
 
 
-def test_onnx_runtime_folds_the_int8_weights_when_it_loads_the_file(
-    files: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("name", GRIDS)
+def test_onnx_runtime_folds_the_stored_weights_when_it_loads_the_file(
+    name: str, files: dict[str, Path], tmp_path: Path
 ) -> None:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    ort.InferenceSession(str(files["int8_weights.onnx"]), options, ["CPUExecutionProvider"])
+    ort.InferenceSession(str(files[f"{name}.onnx"]), options, ["CPUExecutionProvider"])
     kinds = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
     assert not kinds & {"Cast", "DequantizeLinear", "MatMulNBits", "DynamicQuantizeLinear"}
 
 
 def test_a_transformers_linear_layers_are_stored_in_int8_as_well() -> None:
     tiny = train_tiny_student("pvt_v2_b0", steps=0)
-    graph = to_onnx.to_onnx(weights.round_weights(tiny.network), SIZE)
-    small = weights.store_int8_in_onnx(graph)
+    graph = to_onnx.to_onnx(weights.round_weights(tiny.network, weights.INT8), SIZE)
+    small = weights.store_in_onnx(graph, weights.INT8)
     assert small.ByteSize() < 0.3 * graph.ByteSize()
 
 
-def test_weights_are_rounded_per_output_channel_and_found_again_after_a_batch_norm() -> None:
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+def test_weights_are_rounded_per_output_channel_and_found_again_after_a_batch_norm(
+    grid: weights.Grid,
+) -> None:
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Linear(4, 6))
-    for module in weights.round_weights(layer):
-        values = module.weight.detach().numpy()
-        found = weights.on_grid(values, 0)
+    for before, module in zip(layer, weights.round_weights(layer, grid), strict=True):
+        values, original = (m.weight.detach().numpy() for m in (module, before))
+        found = weights.on_grid(values, grid, 0)
         assert found is not None
-        integers, scale = found
-        assert integers.dtype == np.int8 and scale.size == len(values)
-        assert np.abs(integers).reshape(len(values), -1).max(1).tolist() == [127] * len(values)
-        np.testing.assert_allclose(integers * scale, values, rtol=1e-6)
+        numbers, scale = found
+        assert numbers.dtype == grid.dtype and scale.size == len(values)
+        largest = np.abs(numbers).reshape(len(values), -1).max(1)
+        assert largest.tolist() == [grid.largest] * len(values)
+        np.testing.assert_allclose(numbers.astype(np.float32) * scale, values, rtol=1e-6)
+        # half a step: of the channel's scale, or the last of a float16's eleven bits
+        step = scale if grid is weights.INT8 else np.abs(original) * 2.0**-10 + 1e-7 * scale
+        assert (np.abs(values - original) <= 0.5001 * step).all()
+        assert (values != original).any()
         factor = np.linspace(-2, 3, len(values)).reshape(-1, *[1] * (values.ndim - 1))
-        folded = weights.on_grid((values * factor).astype(np.float32), 0)
+        folded = weights.on_grid((values * factor).astype(np.float32), grid, 0)
         assert folded is not None
-        np.testing.assert_array_equal(folded[0], integers * np.sign(factor))
+        np.testing.assert_array_equal(folded[0], numbers * np.sign(factor).astype(numbers.dtype))
 
 
-def test_a_constant_that_lies_on_no_grid_is_left_as_it_is() -> None:
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+def test_a_constant_that_lies_on_no_grid_is_left_as_it_is(grid: weights.Grid) -> None:
     rng = np.random.default_rng(0)
-    assert weights.on_grid(rng.normal(size=(8, 30)), 0) is None
+    assert weights.on_grid(rng.normal(size=(8, 30)), grid, 0) is None
     # an empty channel has any scale
-    assert weights.on_grid(np.zeros((2, 3)), 0) is not None
+    assert weights.on_grid(np.zeros((2, 3)), grid, 0) is not None
 
 
 def test_a_weight_beyond_fp16_is_refused_by_name() -> None:
