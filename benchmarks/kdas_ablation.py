@@ -151,9 +151,15 @@ CELLS = {
     ),
     "width_64": Cell("no teacher, 64 channels in the decoder", other={"model.width": 64}),
     "stride_4": Cell(
-        "no teacher, maps of a quarter of the image instead of an eighth", other={"model.stride": 4}
+        "no teacher, the second map a quarter of the image instead of an eighth (model.stride)",
+        {},
+        3,
+        {"model.stride": 4},
     ),
-    "stride_4_width_64": Cell("both", other={"model.stride": 4, "model.width": 64}),
+    "encoder_lite0_stride_4": Cell(
+        "no teacher, EfficientNet-Lite0 and the finer map",
+        other={"model.backbone": "tf_efficientnet_lite0", "model.stride": 4},
+    ),
     # other decoders on the same encoder, without a teacher
     "unet": Cell("UNet, no teacher", network="Unet"),
     "unetpp": Cell("UNet++, no teacher", network="UnetPlusPlus"),
