@@ -176,6 +176,7 @@ TWINS = (
     ("reused_decoder_inputs", "reused_decoder"),
     ("reused_decoder_soft_mask_once", "reused_decoder"),  # maps, once the decoder is there
     ("soft_mask_once", "soft_mask"),  # a teacher asked once, at half of the cost
+    ("encoder_lite0_stride_4", "encoder_lite0"),  # the finer map, again
     # Table 4, against its temperature 2
     *((f"temperature_{value}", "attention_kd_sgm") for value in (1, 4, 6, 8)),
 )
