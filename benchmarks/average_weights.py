@@ -9,6 +9,7 @@ validation split to say: `kdas-edge quantize` prints the float network's Dice on
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +30,9 @@ def main() -> None:
     loaded = [load_network(path) for path in args.networks]
     architecture = loaded[0][1]
     for path, (_, other) in zip(args.networks, loaded, strict=True):
-        if other != architecture:
+        # a coarser one is of the same kind: its refinement would add nothing
+        kind = replace(other, stride=architecture.stride)
+        if kind != architecture or other.stride < architecture.stride:
             raise UserError(
                 f"{path} is {other.backbone}, width {other.width}, stride {other.stride}, at "
                 f"{other.size} pixels, the first {architecture.backbone}, width "
@@ -37,6 +40,12 @@ def main() -> None:
                 "average networks of one kind"
             )
     states = [network.state_dict() for network, _ in loaded]
+    nothing = {
+        key: torch.zeros_like(value) if key == "refine.extend.weight" else value
+        for key, value in states[0].items()
+        if key.startswith("refine.")
+    }
+    states = [{**nothing, **state} for state in states]
     mean = states[0].copy()
     for key, first in mean.items():
         # counters of batches are whole numbers and mean nothing afterwards

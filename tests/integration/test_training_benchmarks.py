@@ -144,6 +144,25 @@ def test_the_mean_of_two_networks_is_that_of_their_weights_and_other_kinds_are_r
         "averaged": ["a.safetensors", "b.safetensors"],
     }
     assert load_sources(out, None).recipe["data"] == {"root": "images"}
+    # a finer network and a coarser one: the latter's refinement adds nothing
+    fine = tmp_path / "fine.safetensors"
+    model = ModelRecipe(backbone="test_efficientnet", width=8, stride=4)
+    network, architecture = build(model, 64)
+    assert network.refine is not None
+    torch.nn.init.ones_(network.refine.extend.weight)
+    save_network(fine, network.state_dict(), architecture)
+    done = run("average_weights.py", fine, paths[0], "--out", out)
+    assert done.returncode == 0, done.stderr
+    mixed, found = load_network(out)
+    assert found.stride == 4 and mixed.refine is not None
+    assert (mixed.refine.extend.weight == 0.5).all()
+    own, theirs, joined = (n.state_dict() for n in (network, load_network(paths[0])[0], mixed))
+    key = "refine.join.conv.weight"
+    assert torch.equal(joined[key], own[key])
+    half = (own["cfm.out.conv.weight"] + theirs["cfm.out.conv.weight"]) / 2
+    assert torch.allclose(joined["cfm.out.conv.weight"], half)
+    refused = run("average_weights.py", paths[0], fine, "--out", tmp_path / "other.safetensors")
+    assert refused.returncode == 2 and "stride 4" in refused.stderr
     refused = run("average_weights.py", *paths, "--out", tmp_path / "other.safetensors")
     assert refused.returncode == 2 and "wider.safetensors" in refused.stdout + refused.stderr
     assert not (tmp_path / "other.safetensors").exists()
