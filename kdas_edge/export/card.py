@@ -15,6 +15,7 @@ _PROTOCOLS = {
     "deploy": "what the device does: fixed threshold, every frame counted",
     "paper": "PraNet's evaluation: maps stretched, mean over 256 thresholds",
 }
+_ROUNDED = "rounded to 16 bits for this bundle, after the training's own validation"
 
 
 def model_card(manifest: Manifest) -> str:
@@ -49,6 +50,7 @@ def _model(manifest: Manifest) -> Iterator[str]:
         f"{_megabytes(manifest, m.path):.2f} | {m.ir_version or ''} | {m.opset or ''} |"
         for m in manifest.models
     )
+    rounded = "float_weight_bits" in provenance.notes
     yield f"""## Model
 - Architecture: Polyp-PVT on `{provenance.notes.get("backbone", model.get("backbone", "unknown"))}`,
   {provenance.parameters / 1e6:.2f} M parameters,
@@ -57,6 +59,7 @@ def _model(manifest: Manifest) -> Iterator[str]:
   a normalised {size}×{size} image
 - Output: (1, 2, {size}, {size}) probabilities of background and polyp; polyp where the second is
   above {manifest.threshold}
+- Weights of fp32: {_ROUNDED if rounded else "as they were trained"}
 - Made: {provenance.created}, kdas-edge {provenance.code_version}
 
 | file | precision | format | preset | MB | IR version | opset |

@@ -274,6 +274,8 @@ def test_half_weights_halve_the_fp32_files_and_the_rounded_network_is_what_they_
     assert sizes["half"][1] < 0.8 * sizes["full"][1]
     notes = open_bundle(tmp_path / "half").manifest.provenance.notes
     assert notes["float_weight_bits"] == 16
+    cards = {name: (tmp_path / name / "MODEL_CARD.md").read_text() for name in sizes}
+    assert "rounded to 16 bits" in cards["half"] and "rounded to" not in cards["full"]
     full, half = (load_network(tmp_path / n / "torch" / "model.safetensors")[0] for n in sizes)
     pairs = list(zip(full.parameters(), half.parameters(), strict=True))
     assert any((a != b).any() for a, b in pairs)
