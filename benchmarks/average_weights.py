@@ -34,10 +34,7 @@ def main() -> None:
         kind = replace(other, stride=architecture.stride)
         if kind != architecture or other.stride < architecture.stride:
             raise UserError(
-                f"{path} is {other.backbone}, width {other.width}, stride {other.stride}, at "
-                f"{other.size} pixels, the first {architecture.backbone}, width "
-                f"{architecture.width}, stride {architecture.stride}, at {architecture.size}; "
-                "average networks of one kind"
+                f"{path} is {other}, the first {architecture}; average networks of one kind"
             )
     states = [network.state_dict() for network, _ in loaded]
     nothing = {

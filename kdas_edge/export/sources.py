@@ -80,9 +80,8 @@ def _add_quantized(sources: Sources, source: Path, float_source: Path) -> None:
     sources.quantized, architecture = load_quantized(source)
     if architecture != sources.architecture:
         raise UserError(
-            f"{source} was quantised from {architecture.backbone} at {architecture.size} pixels, "
-            f"{float_source} is {sources.architecture.backbone} at {sources.architecture.size}; "
-            "name the run that it came from"
+            f"{source} was quantised from {architecture}, {float_source} is "
+            f"{sources.architecture}; name the run that it came from"
         )
     run, recipe = open_run(source)
     state = run.state()

@@ -53,6 +53,10 @@ class Architecture:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     stride: int = STRIDE
 
+    def __str__(self) -> str:
+        """In words, for messages: what tells two networks apart."""
+        return f"{self.backbone} of width {self.width}, stride {self.stride}, at {self.size} pixels"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON; `from_dict` reads them."""
         return dataclasses.asdict(self)
