@@ -91,7 +91,7 @@ CELLS = {
         {"teacher_once": True, "teacher_mirrors": 4},
     ),
     "soft_mask_same_view": Cell(
-        "the same, the teacher sees the student's 192 pixels",
+        "soft_mask, the teacher sees the student's 192 pixels instead of 256",
         {"variant": "soft_mask", **HALVES},
         1,
         {"teacher_size": None},
@@ -170,6 +170,7 @@ NEWER = {"masks", "decoder", "teacher_mirrors", "teacher_once", "bubbles", "codi
 # what one part of a row gives, against the row that lacks only that part
 TWINS = (
     ("attention_kd_sgm", "attention_kd"),  # the symmetric guided map
+    ("kdas_scaled", "attention_kd_sgm"),  # the teacher's terms in proportion
     ("soft_mask_unlabelled", "soft_mask"),  # frames without masks, at equal cost
     ("soft_mask", "soft_mask_same_view"),  # a teacher that sees more pixels
     ("tenth_soft_mask", "tenth"),  # a teacher where masks are few

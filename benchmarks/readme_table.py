@@ -150,8 +150,8 @@ def ablation_table(results: dict[str, Any]) -> str:
         what = row["what"]
         if row["parameters"] != usual:
             what += f"; {row['parameters'] / 1e6:.2f} M parameters instead of {usual / 1e6:.2f}"
-        if row["multiply_accumulates"]:
-            what += f", {row['multiply_accumulates'] / 1e9:.2f} G MACs"
+            if row["multiply_accumulates"]:
+                what += f", {row['multiply_accumulates'] / 1e9:.2f} G MACs"
         for image_set in sets:
             found = row["sets"][image_set]
             cells.append(with_difference(found["dice"], found["minus_supervised"]))
