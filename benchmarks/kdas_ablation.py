@@ -93,7 +93,7 @@ CELLS = {
     "soft_mask_same_view": Cell(
         "soft_mask, the teacher sees the student's 192 pixels instead of 256",
         {"variant": "soft_mask", **HALVES},
-        1,
+        3,
         {"teacher_size": None},
     ),
     "released_code": Cell("as the authors' repository", {"variant": "released_code"}),
