@@ -25,7 +25,7 @@ from kdas_edge.data.splits import validation_split
 from kdas_edge.environment import describe
 from kdas_edge.files import check_output_file, write_json
 from kdas_edge.metrics.deploy import score_masks
-from kdas_edge.metrics.sizes import size_group
+from kdas_edge.metrics.sizes import members
 
 SIZES = (192, 256, 352)
 # 1: the image's own size, as a UNet's
@@ -46,17 +46,16 @@ def main() -> None:
     source = training_set(args.data)
     names = set(validation_split(source, args.validation).validation)
     masks = [read_pair(pair)[1] for pair in source.pairs if pair.name in names]
-    small = np.array([size_group(float(mask.mean())) == "small" for mask in masks])
+    everything = np.ones(len(masks), dtype=np.bool_)
+    small = members(np.array([mask.mean() for mask in masks])).get("small", ~everything)
+    groups = {"all": everything, "small": small} if small.any() else {"all": everything}
     rows: list[dict[str, Any]] = []
     for size in SIZES:
         for stride in STRIDES:
             dice = np.array([best_dice(mask, size, stride) for mask in masks])
-            groups = {"all": bootstrap_mean(dice).as_json()}
-            if small.any():
-                groups["small"] = bootstrap_mean(dice[small]).as_json()
-            rows.append({"size": size, "stride": stride, "dice": groups})
+            found = {name: bootstrap_mean(dice[of]).as_json() for name, of in groups.items()}
+            rows.append({"size": size, "stride": stride, "dice": found})
 
-    groups = list(rows[0]["dice"])
     cells = [
         [str(row["size"]), str(row["stride"]), *(f"{row['dice'][g]['mean']:.4f}" for g in groups)]
         for row in rows

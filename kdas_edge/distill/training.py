@@ -121,11 +121,7 @@ def start_from(source: Path, network: torch.nn.Module, architecture: Architectur
             f"{architecture.backbone} of width {architecture.width}; set model.backbone and "
             "model.width to match"
         )
-    if found.stride < architecture.stride:
-        raise UserError(
-            f"model.start: {source} is of stride {found.stride}, the recipe says "
-            f"{architecture.stride}; set model.stride={found.stride}"
-        )
+    _refuse_finer("model.start", source, found, architecture)
     new = network.load_state_dict(other.state_dict(), strict=False).missing_keys
     assert all(key.startswith("refine.") for key in new), new
 
@@ -147,11 +143,7 @@ def take_decoder(source: Path, network: torch.nn.Module, architecture: Architect
             f"model.decoder: {source} has width {found.width}, the recipe says "
             f"{architecture.width}; set model.width to match"
         )
-    if found.stride < architecture.stride:
-        raise UserError(
-            f"model.decoder: {source} is of stride {found.stride}, the recipe says "
-            f"{architecture.stride}; set model.stride={found.stride}"
-        )
+    _refuse_finer("model.decoder", source, found, architecture)
     state = {
         key: value
         for key, value in other.state_dict().items()
@@ -159,6 +151,15 @@ def take_decoder(source: Path, network: torch.nn.Module, architecture: Architect
     }
     unknown = network.load_state_dict(state, strict=False).unexpected_keys
     assert state and not unknown, unknown
+
+
+def _refuse_finer(key: str, source: Path, found: Architecture, wanted: Architecture) -> None:
+    """A coarser network lacks only what begins by adding nothing; of a finer one a part is lost."""
+    if found.stride < wanted.stride:
+        raise UserError(
+            f"{key}: {source} is of stride {found.stride}, the recipe says {wanted.stride}; "
+            f"set model.stride={found.stride}"
+        )
 
 
 def describe(

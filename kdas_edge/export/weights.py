@@ -47,6 +47,12 @@ class Grid:
         whole = np.rint(values) if self.dtype is np.int8 else values
         return whole.astype(self.dtype)
 
+    def step(self, numbers: _Array) -> _Array:
+        """How far it is from numbers of the grid to the next ones, float64."""
+        if self.dtype is np.int8:
+            return np.ones(numbers.shape)
+        return np.spacing(np.abs(numbers)).astype(np.float64)
+
 
 INT8 = Grid(np.int8, 127)
 # 11 bits of each weight, relative to itself: no mask moves visibly
@@ -90,8 +96,7 @@ def on_grid(weights: _Array, grid: Grid, *axes: int) -> tuple[_Array, _Array] | 
     scale = _scale(weights, grid, *axes)
     steps = weights.astype(np.float64) / scale
     numbers = grid.nearest(steps)
-    width = 1.0 if grid.dtype is np.int8 else np.spacing(np.abs(numbers)).astype(np.float64)
-    if weights.size == 0 or (np.abs(steps - numbers) / width).max() > _OFF_GRID:
+    if weights.size == 0 or (np.abs(steps - numbers) / grid.step(numbers)).max() > _OFF_GRID:
         return None
     return numbers, scale.astype(np.float32)
 

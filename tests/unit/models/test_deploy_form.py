@@ -14,11 +14,11 @@ from kdas_edge.recipe import ModelRecipe
 SIZE = 96
 
 
-@pytest.fixture(params=["pvt_v2_b0", "mobilenetv2_100", "mobilenetv2_100, stride 4"])
+@pytest.fixture(params=[("pvt_v2_b0", 8), ("mobilenetv2_100", 8), ("mobilenetv2_100", 4)])
 def network(request: pytest.FixtureRequest) -> PolypPVT:
     torch.manual_seed(0)
-    backbone, _, fine = request.param.partition(",")
-    network, _ = build(ModelRecipe(backbone=backbone, stride=4 if fine else 8), SIZE)
+    backbone, stride = request.param
+    network, _ = build(ModelRecipe(backbone=backbone, stride=stride), SIZE)
     for parameter in network.parameters():  # no bias and no scale that is 0 or 1
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     return network.double().eval()

@@ -84,7 +84,7 @@ def test_the_refined_map_is_what_its_layers_say_and_begins_as_an_enlargement() -
     refine = Refinement(8).double().eval()
     x, detail = torch.randn(2, 8, 6, 6).double(), torch.randn(2, 8, 12, 12).double()
     # linear by hand: every second pixel lies a quarter to the left of a centre, every other right
-    padded = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     for axis in (2, 3):
         near, before = padded.narrow(axis, 1, 6), padded.narrow(axis, 0, 6)
         after = padded.narrow(axis, 2, 6)
