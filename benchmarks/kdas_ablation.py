@@ -138,7 +138,7 @@ CELLS = {
     "temperature_8": Cell("KDAS, temperature 8", {**KDAS, "temperature": 8}),
     # what more steps are worth on the same images
     "batch_8": Cell(
-        "no teacher, twice as many steps of half as many images", {}, 1, {"schedule.batch_size": 8}
+        "no teacher, twice as many steps of half as many images", {}, 3, {"schedule.batch_size": 8}
     ),
     # what a teacher could be made of; chosen by the validation split
     "encoder_effb0": Cell(
@@ -147,9 +147,11 @@ CELLS = {
     ),
     "encoder_lite0": Cell(
         "no teacher, EfficientNet-Lite0 as the encoder",
-        other={"model.backbone": "tf_efficientnet_lite0"},
+        {},
+        3,
+        {"model.backbone": "tf_efficientnet_lite0"},
     ),
-    "width_64": Cell("no teacher, 64 channels in the decoder", other={"model.width": 64}),
+    "width_64": Cell("no teacher, 64 channels in the decoder", {}, 3, {"model.width": 64}),
     "stride_4": Cell(
         "no teacher, the second map a quarter of the image instead of an eighth (model.stride)",
         {},
@@ -161,7 +163,7 @@ CELLS = {
         other={"model.backbone": "tf_efficientnet_lite0", "model.stride": 4},
     ),
     # other decoders on the same encoder, without a teacher
-    "unet": Cell("UNet, no teacher", network="Unet"),
+    "unet": Cell("UNet, no teacher", {}, 3, network="Unet"),
     "unetpp": Cell("UNet++, no teacher", network="UnetPlusPlus"),
 }
 BASELINE = "supervised"
