@@ -15,8 +15,8 @@ from kdas_edge.bench.profile.layers import Layer, Profile, is_depthwise, kind_of
 from kdas_edge.errors import UserError
 from kdas_edge.runtime.backends.openvino import core
 
-# Distance of two readings of the running total whose slope is one sample; see `per_inference`.
-_LAG = 4
+# Below it, what the counters round away is no longer small; see `per_inference`.
+_ROUNDS = 5
 
 
 def profile_model(
@@ -45,8 +45,8 @@ def profile_model(
     Raises:
         UserError: too few rounds, or the device cannot compile the model or has no counters.
     """
-    if rounds <= _LAG:
-        raise UserError(f"a profile of {rounds} rounds says nothing; take at least {_LAG + 1}")
+    if rounds < _ROUNDS:
+        raise UserError(f"a profile of {rounds} rounds says nothing; take at least {_ROUNDS}")
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
@@ -76,7 +76,7 @@ def profile_model(
         ) from error
     counters = [np.array([reading.get(name, 0.0) for reading in readings]) for name in readings[-1]]
     if device.startswith("CPU"):
-        spent = [per_inference(counter, warmup) for counter in counters]
+        spent = [per_inference(counter, warmup, np.array(seconds)) for counter in counters]
     else:
         # other plugins report the last inference
         spent = [float(np.median(counter[1:])) for counter in counters]
@@ -85,24 +85,28 @@ def profile_model(
     return Profile(layers, rounds, float(np.median(seconds)) * 1e3)
 
 
-def per_inference(averages: NDArray[np.float64], before: int) -> float:
+def per_inference(
+    averages: NDArray[np.float64], before: int, seconds: NDArray[np.float64]
+) -> float:
     """Milliseconds of one inference from the CPU plugin's running average.
 
     The plugin's counter is the average over all inferences since the model was compiled, in whole
     microseconds, so that the first inference, ten times as slow, never leaves it. Average × count
-    is the running total, too coarse (by as many microseconds as there were inferences) to take
-    single steps. The median of its slopes over four inferences is exact to about a microsecond
-    and ignores the steps in which the machine did something else.
+    is the running total, whose steps are coarse: by as many microseconds as there were inferences.
+    But in a row of steps the errors cancel all but the first and the last one. So the mean over the
+    undisturbed inferences, those no more than a tenth slower than the median by the clock, is exact
+    to a few microseconds; another process that takes the CPU every few inferences is left out.
 
     Args:
-        averages: (N,) milliseconds, one reading after each inference.
+        averages: (N + 1,) milliseconds, a reading before the first inference and one after each.
         before: inferences up to and including the first reading.
+        seconds: (N,) wall-clock time of each inference.
     """
     counts = before + np.arange(len(averages))
     # the average was rounded down, by half a microsecond at the mean; zero means "never ran"
     totals = counts * (averages + np.where(averages > 0, 0.5e-3, 0.0))
-    slopes = (totals[_LAG:] - totals[:-_LAG]) / _LAG
-    return max(0.0, float(np.median(slopes)))
+    undisturbed = seconds <= 1.1 * np.median(seconds)
+    return max(0.0, float(np.diff(totals)[undisturbed].mean()))
 
 
 def _read(request: ov.InferRequest) -> dict[str, float]:

@@ -142,15 +142,21 @@ def test_properties_reach_the_compiler_and_files_are_read(frame, tmp_path):
 def test_a_running_average_in_whole_microseconds_gives_the_typical_inference():
     rng = np.random.default_rng(0)
     typical = 30
-    # microseconds: a first inference that packs weights, then noise, twice another process
+    # microseconds: a first inference that packs weights, then noise
     spent = np.concatenate([[17_000], typical + rng.integers(-2, 3, 25)])
-    spent[[12, 19]] += 4000
-    averages = np.cumsum(spent) // np.arange(1, len(spent) + 1)
     warmup = 5
-    found = per_inference(averages[warmup - 1 :] / 1e3, warmup)
-    assert found * 1e3 == pytest.approx(typical, abs=3)
-    assert averages[-1] > 30 * typical
-    assert per_inference(np.zeros(21), warmup) == 0
+
+    def found(spent: np.ndarray) -> float:
+        averages = np.cumsum(spent) // np.arange(1, len(spent) + 1)
+        assert averages[-1] > 20 * typical  # the first inference is still in it
+        return 1e3 * per_inference(averages[warmup - 1 :] / 1e3, warmup, spent[warmup:] / 1e6)
+
+    assert found(spent) == pytest.approx(typical, abs=3)
+    # a neighbour that takes the CPU every few inferences
+    busy = spent.copy()
+    busy[6::4] += 4000
+    assert found(busy) == pytest.approx(typical, abs=3)
+    assert per_inference(np.zeros(21), warmup, np.ones(20)) == 0
 
 
 def test_onnx_runtime_tells_integer_and_depthwise_convolutions_and_leaves_no_file(
