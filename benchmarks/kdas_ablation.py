@@ -162,6 +162,31 @@ CELLS = {
         "no teacher, EfficientNet-Lite0 and the finer map",
         other={"model.backbone": "tf_efficientnet_lite0", "model.stride": 4},
     ),
+    # what could make a student ready for other hospitals; chosen with hospital_split.py
+    "colour": Cell(
+        "no teacher, brightness, contrast and saturation to 0.4 instead of 0.2, hue to 0.05",
+        other={
+            **{f"augment.{name}": 0.4 for name in ("brightness", "contrast", "saturation")},
+            "augment.hue": 0.05,
+        },
+    ),
+    "zoom": Cell(
+        "no teacher, scale from 0.5 to 1.5 instead of 0.8 to 1.25",
+        other={"augment.scale": [0.5, 1.5]},
+    ),
+    "spoilt": Cell(
+        "no teacher, some images blurred, noisy, coded or with bubbles",
+        other={
+            "augment.blur": 0.1,
+            "augment.noise": 0.08,
+            "augment.bubbles": 0.2,
+            "augment.coding": 0.15,
+        },
+    ),
+    "structure": Cell(
+        "no teacher, the released code's loss: weighted BCE + weighted IoU",
+        {"segmentation": "structure"},
+    ),
     # other decoders on the same encoder, without a teacher
     "unet": Cell("UNet, no teacher", {}, 3, network="Unet"),
     "unetpp": Cell("UNet++, no teacher", network="UnetPlusPlus"),
@@ -220,8 +245,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the setting: a trial")
     arguments = parser.parse_args()
     if not arguments.table:
-        if arguments.data is None or arguments.teacher is None:
-            parser.error("a training needs --data and --teacher")
+        if arguments.data is None:
+            parser.error("a training needs --data")
         train_missing(arguments)
     write_tables(arguments.results)
 
@@ -230,7 +255,7 @@ def train_missing(arguments: argparse.Namespace) -> None:
     """Train what has no result yet, first seeds first."""
     started = time.monotonic()
     teacher = arguments.teacher
-    teacher_file = teacher / BEST if teacher.is_dir() else teacher
+    teacher_file = teacher / BEST if teacher is not None and teacher.is_dir() else teacher
     wanted = [
         (name, seed)
         for seed in range(max(cell.seeds for cell in CELLS.values()))
@@ -274,10 +299,14 @@ def recipe_of(name: str, seed: int, arguments: argparse.Namespace) -> TrainRecip
         values.append(f"model.pretrained={encoder}")
     if arguments.unlabelled is not None and "data.unlabelled" in cell.other:
         values.append(f"data.unlabelled={arguments.unlabelled}")
-    if "model.decoder" in cell.other:
-        values.append(f"model.decoder={arguments.teacher}")
-    if "variant" in cell.loss:
-        values.append(f"teacher={arguments.teacher}")
+    for needed, key in (
+        ("model.decoder" in cell.other, "model.decoder"),
+        ("variant" in cell.loss, "teacher"),
+    ):
+        if needed and arguments.teacher is None:
+            raise UserError(f"{name} needs --teacher; or leave it out with --only")
+        if needed:
+            values.append(f"{key}={arguments.teacher}")
     return load_recipe(TrainRecipe, SETTING, values)
 
 
@@ -323,9 +352,10 @@ def asks_teacher(recipe: TrainRecipe) -> bool:
     return recipe.teacher is not None or recipe.model.decoder is not None
 
 
-def fingerprint(recipe: TrainRecipe, teacher: Path) -> str:
+def fingerprint(recipe: TrainRecipe, teacher: Path | None) -> str:
     """What must agree for two rows to stand in one table: the recipe and the teacher's weights."""
-    known = {"recipe": public(recipe), "teacher": sha256(teacher) if asks_teacher(recipe) else None}
+    asked = teacher if asks_teacher(recipe) else None
+    known = {"recipe": public(recipe), "teacher": sha256(asked) if asked is not None else None}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

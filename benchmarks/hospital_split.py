@@ -1,0 +1,94 @@
+"""Make one data set of each hospital in a training set, to see what a network is worth elsewhere.
+
+A validation split is of the hospitals that the training is of, so that it cannot tell what helps in
+another. This writes for each hospital a folder in PraNet's layout, of links: its images to train
+on, those of every other hospital as test sets. What wins there may be chosen, because no test set
+was looked at. The hospital of an image is told by its name; the default is for PraNet's training
+set.
+
+    python benchmarks/hospital_split.py --data DATA --out runs/hospitals
+    python benchmarks/kdas_ablation.py --data runs/hospitals/Kvasir \
+        --results benchmarks/results/unseen_hospital/Kvasir --only supervised colour \
+        --encoder WEIGHTS/mobilenetv2_100.imagenet.safetensors data.epoch_images=1305
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from one_line_errors import one_line_errors
+
+from kdas_edge.console import info
+from kdas_edge.data.layout import Pair, training_set
+from kdas_edge.errors import UserError
+
+# Kvasir-SEG's names are random letters and digits after a c, CVC-ClinicDB's are numbers
+PRANET = ["Kvasir=c[a-z0-9]{10,}", r"CVC-ClinicDB=\d+"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
+    parser.add_argument(
+        "--hospital", action="append", metavar="NAME=PATTERN",
+        help="regular expression for the whole stem of its images; default: PraNet's two",
+    )  # fmt: skip
+    arguments = parser.parse_args()
+    hospitals = by_hospital(training_set(arguments.data).pairs, arguments.hospital or PRANET)
+    if arguments.out.exists():
+        raise UserError(f"{arguments.out} exists; remove it, or name another with --out")
+    for name in hospitals:
+        root = arguments.out / name
+        link(hospitals[name], root / "TrainDataset")
+        for other in hospitals.keys() - {name}:
+            link(hospitals[other], root / "TestDataset" / other)
+        others = sum(len(pairs) for other, pairs in hospitals.items() if other != name)
+        info(f"{root}: {len(hospitals[name])} images to train on, {others} of other hospitals")
+
+
+def by_hospital(pairs: tuple[Pair, ...], patterns: list[str]) -> dict[str, list[Pair]]:
+    """The images of each hospital.
+
+    Raises:
+        UserError: a pattern is none, an image is of no hospital or of two, or a hospital is empty.
+    """
+    expressions: dict[str, re.Pattern[str]] = {}
+    for text in patterns:
+        name, sign, pattern = text.partition("=")
+        if not sign or not re.fullmatch(r"[\w-]+", name) or name in expressions:
+            raise UserError(f"--hospital {text!r}: write NAME=PATTERN, each name once")
+        try:
+            expressions[name] = re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"--hospital {text!r}: {error}; mend the expression") from error
+    if len(expressions) < 2:
+        raise UserError("one hospital has no other to be tried on; name two with --hospital")
+    found: dict[str, list[Pair]] = {name: [] for name in expressions}
+    for pair in pairs:
+        names = [name for name, pattern in expressions.items() if pattern.fullmatch(pair.name)]
+        if len(names) != 1:
+            raise UserError(
+                f"{pair.image.name} is of {' and '.join(names) or 'no hospital'}; "
+                "mend the patterns of --hospital"
+            )
+        found[names[0]].append(pair)
+    for name, own in found.items():
+        if not own:
+            raise UserError(f"no image is of hospital {name}; mend its pattern")
+    return found
+
+
+def link(pairs: list[Pair], folder: Path) -> None:
+    """Links to images and masks, in PraNet's layout."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for pair in pairs:
+        assert pair.mask is not None  # of a training set
+        (folder / "images" / pair.image.name).symlink_to(pair.image.resolve())
+        (folder / "masks" / pair.mask.name).symlink_to(pair.mask.resolve())
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
