@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from kdas_edge.data.layout import ImageSet, read_pair, training_set
+from kdas_edge.data.layout import test_sets as sets_to_test
 from kdas_edge.export.sources import load_sources
 from kdas_edge.models.checkpoints import RECIPE, known_recipe, load_network, save_network
 from kdas_edge.models.zoo import build
@@ -180,3 +183,41 @@ def test_what_a_map_can_say_at_best_is_all_at_the_masks_own_size_and_less_the_co
     for size in (192, 352):
         assert dice[size, 8] < dice[size, 4] < dice[size, 1]
     assert dice[192, 8] < dice[352, 8]
+
+
+def test_each_hospital_becomes_a_data_set_whose_test_sets_are_the_others(
+    scenes: Path, tmp_path: Path
+) -> None:
+    train = training_set(scenes)
+    even = {pair.name for pair in train.pairs if pair.name[-1] in "02468"}
+    out = tmp_path / "hospitals"
+    patterns = ["--hospital", r"even=.*[02468]", "--hospital", r"odd=.*[13579]"]
+    done = run("hospital_split.py", "--data", scenes, "--out", out, *patterns)
+    assert done.returncode == 0, done.stderr
+    assert {pair.name for pair in training_set(out / "even").pairs} == even
+    assert {pair.name for pair in training_set(out / "odd").pairs} == names_of(train) - even
+    # the test sets of the whole data set stay out of it
+    assert set(sets_to_test(out / "even")) == {"odd"}
+    assert names_of(sets_to_test(out / "odd")["even"]) == even
+    image, mask = read_pair(training_set(out / "odd").pairs[0])
+    own = next(pair for pair in train.pairs if pair.name not in even)
+    assert np.array_equal(image, read_pair(own)[0]) and np.array_equal(mask, read_pair(own)[1])
+
+    for arguments, line in (
+        (patterns, f"{out} exists"),
+        ([], "no image is of hospital Kvasir"),  # all names are numbers
+        (["--hospital", "a=x", "--hospital", "b=y"], "is of no hospital"),
+        (["--hospital", "a=.*", "--hospital", "b=.*0"], "is of a and b"),
+        (["--hospital", "a=.*", "--hospital", "b=x"], "no image is of hospital b"),
+        (["--hospital", "a=.*"], "no other to be tried on"),
+        (["--hospital", "a=(", "--hospital", "b=x"], "mend the expression"),
+        (["--hospital", "a/..=.*", "--hospital", "b=x"], "write NAME=PATTERN"),
+    ):
+        where = out if "exists" in line else tmp_path / "none"
+        refused = run("hospital_split.py", "--data", scenes, "--out", where, *arguments)
+        assert refused.returncode == 2 and line in refused.stderr, refused.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def names_of(image_set: ImageSet) -> set[str]:
+    return {pair.name for pair in image_set.pairs}
