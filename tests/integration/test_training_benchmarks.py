@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kdas_edge.data.layout import ImageSet, read_pair, training_set
-from kdas_edge.data.layout import test_sets as sets_to_test
+from kdas_edge.data.layout import test_sets as sets_of_tests
 from kdas_edge.export.sources import load_sources
 from kdas_edge.models.checkpoints import RECIPE, known_recipe, load_network, save_network
 from kdas_edge.models.zoo import build
@@ -197,8 +197,8 @@ def test_each_hospital_becomes_a_data_set_whose_test_sets_are_the_others(
     assert {pair.name for pair in training_set(out / "even").pairs} == even
     assert {pair.name for pair in training_set(out / "odd").pairs} == names_of(train) - even
     # the test sets of the whole data set stay out of it
-    assert set(sets_to_test(out / "even")) == {"odd"}
-    assert names_of(sets_to_test(out / "odd")["even"]) == even
+    assert set(sets_of_tests(out / "even")) == {"odd"}
+    assert names_of(sets_of_tests(out / "odd")["even"]) == even
     image, mask = read_pair(training_set(out / "odd").pairs[0])
     own = next(pair for pair in train.pairs if pair.name not in even)
     assert np.array_equal(image, read_pair(own)[0]) and np.array_equal(mask, read_pair(own)[1])
