@@ -65,6 +65,12 @@ class Cell:
         return [f"{key}={'null' if value is None else value}" for key, value in values.items()]
 
 
+def colours(strength: float, hue: float) -> dict[str, Any]:
+    """How far the colours of training images may be from what they are."""
+    names = ("brightness", "contrast", "saturation")
+    return {**{f"augment.{name}": strength for name in names}, "augment.hue": hue}
+
+
 KDAS = {"variant": "attention_kd_sgm"}
 # half of the loss is the teacher's
 HALVES = {"teacher_weight": 0.5, "segmentation_weight": 0.5}
@@ -165,10 +171,13 @@ CELLS = {
     # what could make a student ready for other hospitals; chosen with hospital_split.py
     "colour": Cell(
         "no teacher, brightness, contrast and saturation to 0.4 instead of 0.2, hue to 0.05",
-        other={
-            **{f"augment.{name}": 0.4 for name in ("brightness", "contrast", "saturation")},
-            "augment.hue": 0.05,
-        },
+        {},
+        3,
+        colours(0.4, 0.05),
+    ),
+    "colour_more": Cell(
+        "no teacher, brightness, contrast and saturation to 0.6, hue to 0.1",
+        other=colours(0.6, 0.1),
     ),
     "zoom": Cell(
         "no teacher, scale from 0.5 to 1.5 instead of 0.8 to 1.25",
