@@ -195,6 +195,7 @@ CELLS = {
     "structure": Cell(
         "no teacher, the released code's loss: weighted BCE + weighted IoU",
         {"segmentation": "structure"},
+        3,
     ),
     # other decoders on the same encoder, without a teacher
     "unet": Cell("UNet, no teacher", {}, 3, network="Unet"),

@@ -294,6 +294,8 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "results": ("bench.json", table),
     "published": ("bench.json", published_table),
     "ablation": ("ablation/summary.json", ablation_table),
+    "hospital Kvasir": ("unseen_hospital/Kvasir/summary.json", ablation_table),
+    "hospital CVC-ClinicDB": ("unseen_hospital/CVC-ClinicDB/summary.json", ablation_table),
     "longer": ("student_256_longer.json", comparison_table),
     "int8 speed": ("int8_speed.json", speed_table),
     "agreement": ("int8_agreement_352.json", agreement_table),
