@@ -221,3 +221,33 @@ def test_each_hospital_becomes_a_data_set_whose_test_sets_are_the_others(
 
 def names_of(image_set: ImageSet) -> set[str]:
     return {pair.name for pair in image_set.pairs}
+
+
+def test_networks_are_compared_on_the_validation_split_as_it_is_and_spoilt(
+    scenes: Path, tmp_path: Path
+) -> None:
+    networks = [tmp_path / f"{name}.safetensors" for name in ("teacher_effb0", "student_mnv2")]
+    for copy in networks:
+        shutil.copy(
+            BENCHMARKS / "results" / "runs" / f"{copy.stem}_256" / "weights.safetensors", copy
+        )
+    result = tmp_path / "out.json"
+    known = ["--data", scenes, "--validation", 0.4, "--json", result]
+    done = run("validation_dice.py", *networks, *known, "--corruptions", "bubbles,noise")
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(result.read_text())["rows"].values()
+    spoilt = [f"{name} {strength}" for name in ("bubbles", "noise") for strength in (1, 2, 3)]
+    assert list(first) == ["as they are", *spoilt, "all of these"]
+    whole = [row["all of these"]["dice"]["mean"] for row in (first, second)]
+    parts = [[row[name]["dice"]["mean"] for name in list(row)[:-1]] for row in (first, second)]
+    assert whole == pytest.approx([sum(part) / 7 for part in parts], abs=1e-12)
+    assert first["noise 3"]["minus_first"] is None
+    assert second["all of these"]["minus_first"]["mean"] == pytest.approx(
+        whole[1] - whole[0], abs=1e-12
+    )
+    assert first["noise 3"]["dice"]["mean"] < first["as they are"]["dice"]["mean"]
+
+    alone = run("validation_dice.py", networks[0], *known)
+    assert alone.returncode == 0, alone.stderr
+    [row] = json.loads(result.read_text())["rows"].values()
+    assert row == {"as they are": first["as they are"]}
