@@ -21,6 +21,7 @@ from one_line_errors import one_line_errors
 from kdas_edge.console import info
 from kdas_edge.data.layout import Pair, training_set
 from kdas_edge.errors import UserError
+from kdas_edge.files import staged_directory
 
 # Kvasir-SEG's names are random letters and digits after a c, CVC-ClinicDB's are numbers
 PRANET = ["Kvasir=c[a-z0-9]{10,}", r"CVC-ClinicDB=\d+"]
@@ -29,22 +30,22 @@ PRANET = ["Kvasir=c[a-z0-9]{10,}", r"CVC-ClinicDB=\d+"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
     parser.add_argument(
         "--hospital", action="append", metavar="NAME=PATTERN",
         help="regular expression for the whole stem of its images; default: PraNet's two",
     )  # fmt: skip
     arguments = parser.parse_args()
     hospitals = by_hospital(training_set(arguments.data).pairs, arguments.hospital or PRANET)
-    if arguments.out.exists():
-        raise UserError(f"{arguments.out} exists; remove it, or name another with --out")
-    for name in hospitals:
-        root = arguments.out / name
-        link(hospitals[name], root / "TrainDataset")
-        for other in hospitals.keys() - {name}:
-            link(hospitals[other], root / "TestDataset" / other)
-        others = sum(len(pairs) for other, pairs in hospitals.items() if other != name)
-        info(f"{root}: {len(hospitals[name])} images to train on, {others} of other hospitals")
+    with staged_directory(arguments.out, arguments.overwrite) as folder:
+        for name, own in hospitals.items():
+            link(own, folder / name / "TrainDataset")
+            others = {other: pairs for other, pairs in hospitals.items() if other != name}
+            for other, pairs in others.items():
+                link(pairs, folder / name / "TestDataset" / other)
+            count = sum(map(len, others.values()))
+            info(f"{name}: {len(own)} images to train on, {count} of other hospitals")
 
 
 def by_hospital(pairs: tuple[Pair, ...], patterns: list[str]) -> dict[str, list[Pair]]:
