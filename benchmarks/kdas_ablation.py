@@ -309,14 +309,10 @@ def recipe_of(name: str, seed: int, arguments: argparse.Namespace) -> TrainRecip
         values.append(f"model.pretrained={encoder}")
     if arguments.unlabelled is not None and "data.unlabelled" in cell.other:
         values.append(f"data.unlabelled={arguments.unlabelled}")
-    for needed, key in (
-        ("model.decoder" in cell.other, "model.decoder"),
-        ("variant" in cell.loss, "teacher"),
-    ):
-        if needed and arguments.teacher is None:
-            raise UserError(f"{name} needs --teacher; or leave it out with --only")
-        if needed:
-            values.append(f"{key}={arguments.teacher}")
+    asks = {"model.decoder": "model.decoder" in cell.other, "teacher": "variant" in cell.loss}
+    if any(asks.values()) and arguments.teacher is None:
+        raise UserError(f"{name} needs --teacher; or leave it out with --only")
+    values += [f"{key}={arguments.teacher}" for key, asked in asks.items() if asked]
     return load_recipe(TrainRecipe, SETTING, values)
 
 

@@ -76,7 +76,8 @@ def profile_model(
         ) from error
     counters = [np.array([reading.get(name, 0.0) for reading in readings]) for name in readings[-1]]
     if device.startswith("CPU"):
-        spent = [per_inference(counter, warmup, np.array(seconds)) for counter in counters]
+        clock = np.array(seconds)
+        spent = [per_inference(counter, warmup, clock) for counter in counters]
     else:
         # other plugins report the last inference
         spent = [float(np.median(counter[1:])) for counter in counters]

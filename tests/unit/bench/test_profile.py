@@ -142,13 +142,14 @@ def test_properties_reach_the_compiler_and_files_are_read(frame, tmp_path):
 def test_a_running_average_in_whole_microseconds_gives_the_typical_inference():
     rng = np.random.default_rng(0)
     typical = 30
-    # microseconds: a first inference that packs weights, then noise
+    # microseconds: a first inference that packs weights, then noise, twice another process
     spent = np.concatenate([[17_000], typical + rng.integers(-2, 3, 25)])
+    spent[[12, 19]] += 4000
     warmup = 5
 
     def found(spent: np.ndarray) -> float:
         averages = np.cumsum(spent) // np.arange(1, len(spent) + 1)
-        assert averages[-1] > 20 * typical  # the first inference is still in it
+        assert averages[-1] > 30 * typical  # the first inference is still in it
         return 1e3 * per_inference(averages[warmup - 1 :] / 1e3, warmup, spent[warmup:] / 1e6)
 
     assert found(spent) == pytest.approx(typical, abs=3)
