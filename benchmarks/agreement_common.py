@@ -24,17 +24,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kdas_edge.bench.profile import profile_onnx
-from kdas_edge.bench.profile.layers import ARITHMETIC
 from kdas_edge.console import info, progress
 from kdas_edge.data.layout import Pair, read_pair, test_sets, training_set
 from kdas_edge.data.splits import read_split
 from kdas_edge.errors import KdasEdgeError, UserError
 from kdas_edge.export.agreement import network_input
 from kdas_edge.export.graph import DeployGraph
-from kdas_edge.export.onnx import save_onnx, to_onnx
+from kdas_edge.export.onnx.export import save_onnx, to_onnx
 from kdas_edge.export.openvino import save_openvino, to_openvino
 from kdas_edge.files import read_json
+from kdas_edge.inspect import profile_onnx
+from kdas_edge.inspect.layers import ARITHMETIC
 from kdas_edge.metrics.deploy import score_masks
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.runtime.segmenter import mask_at_size

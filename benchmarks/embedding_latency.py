@@ -48,8 +48,8 @@ from kdas_edge.files import check_output_file, write_json
 from kdas_edge.latency import Latency, Run, Warmup, measure
 from kdas_edge.runtime import Segmenter
 from kdas_edge.runtime.backends.openvino import compile_file
+from kdas_edge.runtime.buffer_pool import Workspace
 from kdas_edge.runtime.inputs import model_input
-from kdas_edge.runtime.workspaces import Workspace
 
 RATIO, P99_MS, PYTHON_MS = 1.3, 33.0, 1.0
 RESAMPLES = 2000

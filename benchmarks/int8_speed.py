@@ -28,12 +28,12 @@ from one_line_errors import one_line_errors
 from openvino import opset13 as op
 from torch import Tensor, nn
 
-from kdas_edge.bench.profile import profile_model
 from kdas_edge.console import info, table
 from kdas_edge.data.synthetic import scene
 from kdas_edge.environment import describe
 from kdas_edge.export.openvino import to_openvino
 from kdas_edge.files import write_json
+from kdas_edge.inspect import profile_model
 from kdas_edge.latency import Latency, measure, speedup
 from kdas_edge.models.inputs import normalise
 from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from kdas_edge.bench.profile import profile_model
-from kdas_edge.bench.profile.layers import ARITHMETIC
 from kdas_edge.files import write_json
+from kdas_edge.inspect import profile_model
+from kdas_edge.inspect.layers import ARITHMETIC
 
 
 def main(model: Path, inputs: Path, outputs: Path, report: Path, threads: int) -> None:

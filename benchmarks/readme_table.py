@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from kdas_edge.bench.records import pooled_dice
-from kdas_edge.bench.report.tables import main_accuracies, ratio_text
 from kdas_edge.files import read_json, write_text_atomic
+from kdas_edge.report.tables import main_accuracies, ratio_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -32,7 +32,7 @@ from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file, write_json
 from kdas_edge.metrics.deploy import score_masks
 from kdas_edge.runtime.segmenter import Segmenter
-from kdas_edge.runtime.temporal import Stabiliser, StabilityOptions, parse_persist, steady
+from kdas_edge.video.stabiliser import Stabiliser, StabilityOptions, parse_persist, steady
 
 Masks = Sequence[NDArray[np.bool_]]
 # share of the polyp that must be marked to count as found
@@ -40,7 +40,7 @@ FOUND = 0.1
 
 
 def changes(masks: Masks) -> int:
-    """Regions that appear or disappear between consecutive frames."""
+    """FieldOfView that appear or disappear between consecutive frames."""
     count = 0
     for before, after in pairwise(masks):
         count += _without_partner(after, before) + _without_partner(before, after)

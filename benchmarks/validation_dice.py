@@ -27,7 +27,7 @@ from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file, write_json
 from kdas_edge.models.checkpoints import load_network
-from kdas_edge.models.mirrors import with_mirrors
+from kdas_edge.models.tta import with_mirrors
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import DataRecipe
 

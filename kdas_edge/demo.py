@@ -83,13 +83,13 @@ def run_demo(
     from kdas_edge.bench import harness
     from kdas_edge.bench.evaluation import choose_sets
     from kdas_edge.bench.models import open_model
-    from kdas_edge.bench.report import check_installed, write_page
-    from kdas_edge.bench.report.gallery import make_gallery
-    from kdas_edge.bench.report.tables import bench_failures, bench_table
     from kdas_edge.data.synthetic import write_dataset
     from kdas_edge.distill.training import run_training
     from kdas_edge.export.writer import export_bundle
     from kdas_edge.quantize.pipeline import run_quantization
+    from kdas_edge.report import check_installed, write_page
+    from kdas_edge.report.gallery import make_gallery
+    from kdas_edge.report.tables import bench_failures, bench_table
     from kdas_edge.runtime.targets import parse_targets
 
     check_output_directory(out, overwrite)

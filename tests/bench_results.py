@@ -4,8 +4,8 @@ import numpy as np
 
 from kdas_edge import environment
 from kdas_edge.bench.harness import DISCLAIMER, SCHEMA
-from kdas_edge.bench.report.gallery import Case, Panel
 from kdas_edge.latency import Latency, speedup
+from kdas_edge.report.gallery import Case, Panel
 
 
 def make_results(digest="a" * 64, scale=1.0):

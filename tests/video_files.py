@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from tiny_bundle import scene
 
-from kdas_edge.runtime.video.readers import quiet_opencv
+from kdas_edge.video.readers import quiet_opencv
 
 
 def clip(count: int, height: int = 48, width: int = 64, polyp: bool = True) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kdas_edge import latency
 from kdas_edge.bench.models import one_line
 from kdas_edge.bench.pipeline import Pipeline
-from kdas_edge.bench.profile.rows import profile_row
+from kdas_edge.bench.profiling import profile_row
 from kdas_edge.bench.rows import Row, Settings, TimedFrame, timed_frames
 from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet, read_image

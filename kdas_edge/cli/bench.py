@@ -187,8 +187,6 @@ def bench(
     from kdas_edge.bench.models import PRECISIONS, open_model
     from kdas_edge.bench.overview import notes, overview_tables
     from kdas_edge.bench.peers import open_peers
-    from kdas_edge.bench.report.profiles import profile_summaries, profile_tables
-    from kdas_edge.bench.report.tables import bench_failures, bench_table
     from kdas_edge.bench.robustness import choose_corruptions, robustness_tables
     from kdas_edge.bench.targets import choose_targets
     from kdas_edge.bundle.shipped import or_shipped
@@ -196,6 +194,8 @@ def bench(
     from kdas_edge.errors import UserError
     from kdas_edge.files import check_output_file, write_json
     from kdas_edge.latency import Warmup
+    from kdas_edge.report.profiles import profile_summaries, profile_tables
+    from kdas_edge.report.tables import bench_failures, bench_table
     from kdas_edge.runtime.targets import parse_target
 
     protocols = choose_protocols(protocol)
@@ -210,7 +210,7 @@ def bench(
         if output is not None:
             check_output_file(output)
     if html is not None:
-        from kdas_edge.bench.report import check_installed
+        from kdas_edge.report import check_installed
 
         check_installed(html)
     settings = harness.Settings(
@@ -256,8 +256,8 @@ def bench(
     if json is not None:
         info(f"results: {json}")
     if html is not None:
-        from kdas_edge.bench.report import write_page
-        from kdas_edge.bench.report.gallery import make_gallery
+        from kdas_edge.report import write_page
+        from kdas_edge.report.gallery import make_gallery
 
         opened = [*([reference] if reference is not None else []), *bundles]
         cases = make_gallery(results, opened, chosen) if overlays and chosen else []

@@ -27,11 +27,11 @@ def card(
       kdas-edge card mybundle out.json
     """
     from kdas_edge.bench.records import accuracy_records, benchmark_note, measured_name
-    from kdas_edge.bench.report.merge import read
     from kdas_edge.bundle.reader import open_bundle
     from kdas_edge.console import info
     from kdas_edge.export.card import CARD_NAME
     from kdas_edge.export.measurements import record_measurements
+    from kdas_edge.report.merge import read
 
     found = read(results)
     name = measured_name(found, open_bundle(bundle))

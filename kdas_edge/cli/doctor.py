@@ -25,8 +25,8 @@ def doctor(
       kdas-edge doctor
       kdas-edge doctor --json doctor.json
     """
-    from kdas_edge.bench.diagnosis import examine
     from kdas_edge.console import table
+    from kdas_edge.doctor.diagnosis import examine
     from kdas_edge.files import write_json
 
     result = examine()

@@ -78,11 +78,11 @@ def evaluate(
     from kdas_edge.bench.group_table import size_table
     from kdas_edge.bench.image_csv import write_image_csv
     from kdas_edge.bench.models import open_model
-    from kdas_edge.bench.report.tables import evaluation_table
     from kdas_edge.bundle.shipped import or_shipped
     from kdas_edge.console import table
     from kdas_edge.errors import UserError
     from kdas_edge.files import check_output_directory, write_json
+    from kdas_edge.report.tables import evaluation_table
     from kdas_edge.runtime.targets import parse_target
 
     protocols = evaluation.choose_protocols(protocol)

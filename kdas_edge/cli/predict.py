@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kdas_edge.runtime.segmenter import Segmenter
-    from kdas_edge.runtime.video.session import VideoOptions
-    from kdas_edge.runtime.video.sources import Source
+    from kdas_edge.video.session import VideoOptions
+    from kdas_edge.video.sources import Source
 
 VIDEO = "Video, cameras, streams"
 STABILITY = "Stability over time"
@@ -179,9 +179,9 @@ def predict(
     from kdas_edge.runtime.images import check_apart, find_sources
     from kdas_edge.runtime.segmenter import Segmenter
     from kdas_edge.runtime.targets import parse_targets
-    from kdas_edge.runtime.temporal import StabilityOptions, parse_persist
-    from kdas_edge.runtime.video.session import VideoOptions, is_video, parse_roi
-    from kdas_edge.runtime.video.sources import parse_source
+    from kdas_edge.video.session import VideoOptions, is_video, parse_roi
+    from kdas_edge.video.sources import parse_source
+    from kdas_edge.video.stabiliser import StabilityOptions, parse_persist
 
     where = parse_source(source)
     options = VideoOptions(
@@ -247,7 +247,7 @@ def _images(
     from kdas_edge.errors import UserError
     from kdas_edge.files import check_output_file, write_json
     from kdas_edge.runtime.images import segment_files, stage_percentiles
-    from kdas_edge.runtime.video.outputs import LineFile
+    from kdas_edge.video.outputs import LineFile
 
     if options.json is not None:
         check_output_file(options.json)
@@ -289,7 +289,7 @@ def _video(
 ) -> None:
     from kdas_edge.errors import UserError
     from kdas_edge.files import write_json
-    from kdas_edge.runtime.video.session import predict_video
+    from kdas_edge.video.session import predict_video
 
     outcome, record = predict_video(source, options, segmenter, teacher)
     stages = dict(record["milliseconds"])

@@ -39,11 +39,11 @@ def report(
       kdas-edge report laptop.json jetson.json --out comparison
       kdas-edge report out.json --bundle teacher --bundle student --data DATA
     """
-    from kdas_edge.bench.report import check_installed, write_page
-    from kdas_edge.bench.report.merge import join, read
     from kdas_edge.console import info
     from kdas_edge.errors import UserError
     from kdas_edge.files import write_json
+    from kdas_edge.report import check_installed, write_page
+    from kdas_edge.report.merge import join, read
 
     page = out if out.suffix in (".html", ".htm") else out / "report.html"
     check_installed(page)
@@ -56,7 +56,7 @@ def report(
     if bundle and data is not None:
         from kdas_edge.bench.evaluation import choose_sets
         from kdas_edge.bench.models import open_model
-        from kdas_edge.bench.report.gallery import make_gallery
+        from kdas_edge.report.gallery import make_gallery
 
         chosen = choose_sets(data, list(joined["data"]))
         cases = make_gallery(joined, [open_model(path) for path in bundle], chosen)

@@ -8,15 +8,15 @@ import torch
 
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.splits import write_split
-from kdas_edge.distill import unlabelled
-from kdas_edge.distill.decision_bias import fit_bias_of_run
+from kdas_edge.distill import pseudo_labels
 from kdas_edge.distill.engine import fit
 from kdas_edge.distill.features import check_comparable
 from kdas_edge.distill.schedule import derive_seed
+from kdas_edge.distill.threshold import fit_bias_of_run
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory
 from kdas_edge.models.checkpoints import load_network
-from kdas_edge.models.mirrors import with_mirrors
+from kdas_edge.models.tta import with_mirrors
 from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters
 from kdas_edge.recipe import TrainRecipe
 from kdas_edge.run import Run
@@ -61,15 +61,15 @@ def run_training(
     data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
     if teacher is None:  # nobody speaks where there is no mask
         data = replace(data, train=data.train.where(data.train.labelled))
-    verdicts: list[unlabelled.FrameVerdict] = []
+    verdicts: list[pseudo_labels.FrameVerdict] = []
     if recipe.data.unlabelled is not None:
         # asked without mirrors: it is their disagreement that counts
         assert teacher is not None and teacher_architecture is not None  # the recipe sees to it
-        known = out / recipe.name / unlabelled.FILE_NAME
-        verdicts = unlabelled.judge_frames(
+        known = out / recipe.name / pseudo_labels.FILE_NAME
+        verdicts = pseudo_labels.judge_frames(
             data, recipe, teacher, teacher_architecture, known if resume else None
         )
-        data = unlabelled.without_doubtful(data, verdicts)
+        data = pseudo_labels.without_doubtful(data, verdicts)
 
     if teacher is not None:
         teacher = with_mirrors(teacher, recipe.teacher_mirrors)
@@ -85,7 +85,7 @@ def run_training(
         size = recipe.teacher_size or recipe.data.size
         run.log(describe("teacher", teacher, teacher_architecture, size)["line"])
     if recipe.data.unlabelled is not None:
-        unlabelled.record(run, verdicts, recipe.data.unlabelled_agreement)
+        pseudo_labels.record(run, verdicts, recipe.data.unlabelled_agreement)
     run.log(
         f"data: {len(data.train)} training and {len(data.validation)} validation images, "
         f"split {data.split.sha256[:12]}"

@@ -20,7 +20,7 @@ from kdas_edge.bundle.manifest import (
 )
 from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.bundle.tolerances import TOLERANCES
-from kdas_edge.export import onnx as to_onnx
+from kdas_edge.export.onnx import export as to_onnx
 from kdas_edge.export.presets import input_contract
 from kdas_edge.export.rows import ExportReport, Row
 from kdas_edge.export.sources import Sources

@@ -16,7 +16,7 @@ from torch import nn
 from kdas_edge.bundle.manifest import Normalisation, Precision
 from kdas_edge.export.graph import DeployGraph
 from kdas_edge.export.presets import CAMERA_INPUT, HOLOSCAN_INPUT, INPUT, OUTPUT
-from kdas_edge.quantize.grid import rounded_weights
+from kdas_edge.quantize.weight_scales import rounded_weights
 
 if TYPE_CHECKING:
     import openvino as ov

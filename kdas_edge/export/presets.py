@@ -22,7 +22,7 @@ def with_input(
     """Put a preset's preprocessing before a `core` graph.
 
     Args:
-        room: `kdas_edge.export.openvino` or `kdas_edge.export.onnx`.
+        room: `kdas_edge.export.openvino` or `kdas_edge.export.onnx.export`.
         core: graph of that room.
         preset: which input.
         normalisation: of the network.

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.manifest import Format
 from kdas_edge.console import info
-from kdas_edge.export.kernels import Kernels, kernels_of
 from kdas_edge.export.runners import load
+from kdas_edge.inspect.kernels import Kernels, kernels_of
 from kdas_edge.latency import Latency, Ratio, measure, speedup
 
 RUNTIMES: dict[Format, str] = {"openvino": "OpenVINO", "onnx": "ONNX Runtime"}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
-from kdas_edge.export.onnx import finish
+from kdas_edge.export.onnx.export import finish
 from kdas_edge.export.openvino import import_openvino
 
 if TYPE_CHECKING:

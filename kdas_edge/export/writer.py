@@ -22,9 +22,8 @@ from kdas_edge.bundle.versions import file_versions
 from kdas_edge.console import progress
 from kdas_edge.data.layout import read_image
 from kdas_edge.errors import KdasEdgeError, UserError
-from kdas_edge.export import half, weights
-from kdas_edge.export import onnx as to_onnx
 from kdas_edge.export import openvino as to_openvino
+from kdas_edge.export import weights
 from kdas_edge.export.agreement import (
     Frame,
     Map,
@@ -36,6 +35,8 @@ from kdas_edge.export.agreement import (
 from kdas_edge.export.card import CARD_NAME, model_card
 from kdas_edge.export.contract import THRESHOLD, build_manifest, file_records, normalisation_of
 from kdas_edge.export.golden import golden_frames, write_golden
+from kdas_edge.export.onnx import export as to_onnx
+from kdas_edge.export.onnx import float16
 from kdas_edge.export.presets import DEFAULT_PRESETS, with_input
 from kdas_edge.export.rows import ExportReport, Row
 from kdas_edge.export.sbom import bill_of_materials
@@ -271,7 +272,7 @@ def _core(
         return model if grid is None else weights.store_in_openvino(model, grid)
     graph = to_onnx.to_onnx(network, size)
     if precision == "fp16":
-        return half.to_half(graph)
+        return float16.to_half(graph)
     return graph if grid is None else weights.store_in_onnx(graph, grid)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from kdas_edge.distill.decision_bias import fit_bias
+from kdas_edge.distill.threshold import fit_bias
 from kdas_edge.files import write_bytes_atomic, write_json
 from kdas_edge.models.checkpoints import save_network
 from kdas_edge.models.zoo import Architecture

@@ -28,7 +28,7 @@ from kdas_edge.errors import GateError, UserError
 from kdas_edge.files import check_output_directory, read_json, write_json
 from kdas_edge.models.checkpoints import known_recipe, load_network
 from kdas_edge.models.deploy import deploy_form
-from kdas_edge.models.mirrors import with_mirrors
+from kdas_edge.models.tta import with_mirrors
 from kdas_edge.quantize.attempts import AttemptLog, Phase
 from kdas_edge.quantize.calibration.frames import calibration_set
 from kdas_edge.quantize.evaluation import Evaluation, evaluate

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from kdas_edge.models.deploy import deploy_form
 from kdas_edge.quantize.attempts import Ranges
-from kdas_edge.quantize.grid import settle_weights
 from kdas_edge.quantize.layers import ignored_operations
 from kdas_edge.quantize.qat import name_quantizers_once
 from kdas_edge.quantize.toolkit import check_compiler, import_nncf, quiet
+from kdas_edge.quantize.weight_scales import settle_weights
 from kdas_edge.recipe import PtqRecipe
 
 # SmoothQuant moves range from activations to weights; NNCF's word for off is -1.

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.errors import UserError
 from kdas_edge.runtime.backends import FORMATS, Backend, open_backend
+from kdas_edge.runtime.buffer_pool import BufferPool, Workspace
 from kdas_edge.runtime.failures import inference_failed
 from kdas_edge.runtime.frames import Roi, to_three_channels
 from kdas_edge.runtime.result import Result
 from kdas_edge.runtime.targets import Target
-from kdas_edge.runtime.workspaces import Workspace, Workspaces
 
 # In this order where a preset is not named. `core` with the resize of `resample` is the faster one
 # on a CPU: benchmarks/embedding_latency.py measures both.
@@ -61,7 +61,7 @@ class Engine:
         self.precision = precision
         self.preset = preset
         self.name = f"{bundle.name} {precision} {preset} on {target}"
-        self._workspaces = Workspaces(bundle.manifest)
+        self._buffers = BufferPool(bundle.manifest)
         # a target of one thread leaves the other cores to the host's own work
         self._helper = (target.threads or os.cpu_count() or 1) > 1
 
@@ -104,7 +104,7 @@ class Engine:
         # a workspace is not given back where the runtime failed: it may still read it
         output = self.backend.infer(x)
         result = self._result(output, prepared, workspace)
-        self._workspaces.give_back(workspace)
+        self._buffers.give_back(workspace)
         return result
 
     def start(
@@ -123,7 +123,7 @@ class Engine:
 
         def finish() -> Result:
             result = self._result(wait(), prepared, workspace)
-            self._workspaces.give_back(workspace)
+            self._buffers.give_back(workspace)
             return result
 
         return finish
@@ -138,7 +138,7 @@ class Engine:
         received = time.perf_counter()
         part = frame if region is None else frame[region.slices]
         part = to_three_channels(part, color)
-        workspace = self._workspaces.take(*part.shape[:2])
+        workspace = self._buffers.take(*part.shape[:2])
         if self.preset == "core":
             x: NDArray[np.generic] = workspace.core_input(part, color == "rgb", helper)
         else:

@@ -12,7 +12,7 @@ from kdas_edge.errors import UserError
 from kdas_edge.metrics.deploy import score_masks
 from kdas_edge.overlay import PREDICTION, SECOND_PREDICTION, Style, draw_mask, side_by_side
 from kdas_edge.runtime.segmenter import Segmenter
-from kdas_edge.runtime.video.outputs import write_png
+from kdas_edge.video.outputs import write_png
 
 FOLDERS = ("masks", "overlays")
 STAGES = ("preprocess", "inference", "postprocess")

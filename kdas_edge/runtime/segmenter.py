@@ -25,19 +25,19 @@ from kdas_edge.bundle.reader import Bundle, open_bundle
 from kdas_edge.bundle.shipped import or_shipped
 from kdas_edge.errors import UserError
 from kdas_edge.runtime.backends import Backend
-from kdas_edge.runtime.borders import Regions, RoiChoice
 from kdas_edge.runtime.choice import first_that_works, read_targets
 from kdas_edge.runtime.engine import Engine
 from kdas_edge.runtime.failures import TargetError
+from kdas_edge.runtime.field_of_view import FieldOfView, RoiChoice
 from kdas_edge.runtime.frames import Color, Roi, check_frame
+from kdas_edge.runtime.infer_future import InferFuture
 from kdas_edge.runtime.inputs import preprocess
 from kdas_edge.runtime.masks import mask_at_size
 from kdas_edge.runtime.memory import trim_heap
-from kdas_edge.runtime.pending import Pending
 from kdas_edge.runtime.result import Result
 from kdas_edge.runtime.targets import Target
 
-__all__ = ["Pending", "Result", "Segmenter", "check_frame", "mask_at_size", "preprocess"]
+__all__ = ["InferFuture", "Result", "Segmenter", "check_frame", "mask_at_size", "preprocess"]
 
 # seconds that a swap waits for the last frames of the old model
 _LAST_FRAMES = 1.0
@@ -59,7 +59,7 @@ class Segmenter:
         preset: str,
         roi: RoiChoice = None,
     ) -> None:
-        self._set_up(Engine(bundle, backend, target, precision, preset), Regions(roi))
+        self._set_up(Engine(bundle, backend, target, precision, preset), FieldOfView(roi))
 
     @classmethod
     def load(
@@ -89,7 +89,7 @@ class Segmenter:
             UserError: the bundle is damaged or has no such model, or the device is absent.
         """
         targets = read_targets(target)
-        regions = Regions(roi)
+        regions = FieldOfView(roi)
         opened = open_bundle(or_shipped(None if bundle is None else Path(bundle)))
         self = cls.__new__(cls)
         engine, rest, failures = first_that_works(opened, targets, precision, preset)
@@ -100,7 +100,7 @@ class Segmenter:
     def _set_up(
         self,
         engine: Engine,
-        regions: Regions,
+        regions: FieldOfView,
         fallbacks: Sequence[Target] = (),
         precision: str | None = None,
         preset: str | None = None,
@@ -157,7 +157,7 @@ class Segmenter:
         self._last_size = frame_bgr.shape[0], frame_bgr.shape[1]
         return self._run(frame_bgr, color, region)
 
-    def submit(self, frame_bgr: NDArray[np.uint8], color: Color = "bgr") -> "Pending":
+    def submit(self, frame_bgr: NDArray[np.uint8], color: Color = "bgr") -> "InferFuture":
         """Prepare a frame and begin its inference in the background.
 
         Two frames under way keep the device busy: submit the next one before asking for the
@@ -185,7 +185,7 @@ class Segmenter:
             self._recover(engine, error)
             return self._run(frame_bgr, color, region)
 
-        return Pending(finish, again)
+        return InferFuture(finish, again)
 
     def segment_many(
         self, frames: Iterable[NDArray[np.uint8]], color: Color = "bgr", depth: int = 2
@@ -202,7 +202,7 @@ class Segmenter:
         """
         if depth < 1:
             raise UserError(f"depth {depth}: at least 1 frame is under way; give 1 or 2")
-        waiting: deque[Pending] = deque()
+        waiting: deque[InferFuture] = deque()
         try:
             for frame in frames:
                 try:

@@ -4,7 +4,7 @@ import pytest
 from bench_results import CASE, make_results
 from browser import open_browser
 
-from kdas_edge.bench.report import write_page
+from kdas_edge.report import write_page
 
 pytestmark = pytest.mark.slow
 _TABULATOR, _ENTER = "\ue004", "\ue007"

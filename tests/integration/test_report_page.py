@@ -11,17 +11,17 @@ from tiny_bundle import make_tiny_bundle, rewrite_manifest
 from kdas_edge.bench import harness
 from kdas_edge.bench.evaluation import choose_sets
 from kdas_edge.bench.harness import SCHEMA
-from kdas_edge.bench.report import write_page
-from kdas_edge.bench.report.charts import make_plots
-from kdas_edge.bench.report.details import further_lines
-from kdas_edge.bench.report.distributions import histogram
-from kdas_edge.bench.report.grid import more_grids, results_grid
-from kdas_edge.bench.report.merge import join
-from kdas_edge.bench.report.page import render
-from kdas_edge.bench.report.plots import pareto_front, points, sizes
-from kdas_edge.bench.report.robustness import robustness_points
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.errors import UserError
+from kdas_edge.report import write_page
+from kdas_edge.report.charts import make_plots
+from kdas_edge.report.details import further_lines
+from kdas_edge.report.distributions import histogram
+from kdas_edge.report.grid import more_grids, results_grid
+from kdas_edge.report.merge import join
+from kdas_edge.report.page import render
+from kdas_edge.report.plots import pareto_front, points, sizes
+from kdas_edge.report.robustness import robustness_points
 from kdas_edge.runtime.targets import parse_targets
 
 

@@ -40,7 +40,7 @@ class TorchBackend:
     def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
         # the workstation wing; a bundle with a torch file is opened where it was trained
         from kdas_edge.models.checkpoints import load_network
-        from kdas_edge.models.mirrors import with_mirrors
+        from kdas_edge.models.tta import with_mirrors
 
         if target.threads is not None and not target.device.startswith("cpu"):
             raise TargetError(
@@ -111,7 +111,7 @@ class TorchBackend:
 def load_on(file: Path, target: Target, x: NDArray[np.generic]) -> Callable[[], object]:
     """Load a checkpoint on a target; what is returned runs it once on `x`, synchronously."""
     from kdas_edge.models.checkpoints import load_network
-    from kdas_edge.models.mirrors import with_mirrors
+    from kdas_edge.models.tta import with_mirrors
 
     if target.threads is not None:
         torch.set_num_threads(target.threads)

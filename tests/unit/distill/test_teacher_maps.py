@@ -15,7 +15,7 @@ from kdas_edge.distill import engine
 from kdas_edge.distill.teacher_maps import as_outputs, with_maps
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
-from kdas_edge.models.mirrors import with_mirrors
+from kdas_edge.models.tta import with_mirrors
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import AugmentRecipe
 

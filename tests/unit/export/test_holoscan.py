@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from kdas_edge.bundle.manifest import Normalisation
-from kdas_edge.export import onnx as onnx_room
 from kdas_edge.export import openvino as openvino_room
-from kdas_edge.export.half import to_half
+from kdas_edge.export.onnx import export as onnx_room
+from kdas_edge.export.onnx.float16 import to_half
 from kdas_edge.export.presets import INPUT, OUTPUT, input_contract, with_input
 
 SIZE = 16

@@ -14,8 +14,8 @@ from torch import nn
 from kdas_edge.bundle.manifest import Normalisation
 from kdas_edge.data.layout import resize_image
 from kdas_edge.data.synthetic import scene
-from kdas_edge.export import onnx as exporter
 from kdas_edge.export.graph import DeployGraph
+from kdas_edge.export.onnx import export as exporter
 from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import PtqRecipe
 

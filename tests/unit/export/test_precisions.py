@@ -14,10 +14,11 @@ from torch import nn
 
 from kdas_edge.bundle.manifest import Precision
 from kdas_edge.errors import KdasEdgeError
-from kdas_edge.export import half, weights
-from kdas_edge.export import onnx as to_onnx
 from kdas_edge.export import openvino as to_openvino
+from kdas_edge.export import weights
 from kdas_edge.export.graph import DeployGraph
+from kdas_edge.export.onnx import export as to_onnx
+from kdas_edge.export.onnx import float16
 from kdas_edge.export.runners import load
 
 GRIDS = {"int8_weights": weights.INT8, "half_weights": weights.HALF}
@@ -39,7 +40,7 @@ def files(
     graph = to_onnx.to_onnx(tiny.network, SIZE)
     graphs = {
         "fp32": graph,
-        "fp16": half.to_half(graph),
+        "fp16": float16.to_half(graph),
         **{
             name: weights.store_in_onnx(to_onnx.to_onnx(rounded[name], SIZE), grid)
             for name, grid in GRIDS.items()
@@ -198,4 +199,4 @@ def test_a_weight_beyond_fp16_is_refused_by_name() -> None:
     ]
     model = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:], [large]))
     with pytest.raises(KdasEdgeError, match="large is beyond"):
-        half.to_half(model)
+        float16.to_half(model)

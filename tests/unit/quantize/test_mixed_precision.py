@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdas_edge.data.dataset import ResidentSet
 from kdas_edge.export.cost import openvino_latencies
-from kdas_edge.export.onnx import to_onnx
+from kdas_edge.export.onnx.export import to_onnx
 from kdas_edge.export.openvino import fake_quantize_operators, import_openvino, to_openvino
 from kdas_edge.models.checkpoints import BEST
 from kdas_edge.models.zoo import build

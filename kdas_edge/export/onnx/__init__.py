@@ -1,0 +1,1 @@
+"""torch to ONNX: the export, its QDQ rewrite, channel scales folded into weights, float16."""
