@@ -1,12 +1,21 @@
 """What a person sees: tables and progress bars on a terminal, plain lines elsewhere."""
 
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from kdas_edge.table import NONE, Cell, Column, Layout, Table, fit, transposed, wrap
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 # A log file gets a line at most this often, in seconds: enough to see life, too few to flood.
 _PLAIN_INTERVAL = 15.0
+# characters of a line in a log file, where no terminal and no COLUMNS says otherwise
+_WIDE = 160
 
 
 def info(message: str) -> None:
@@ -81,35 +90,86 @@ def progress(total: int | None, description: str, done: int = 0) -> Iterator[Cal
     yield advance_plain
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a results table on stdout; numbers are aligned right.
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell | object]]) -> None:
+    """Print a table of cells that have no column definitions; see `print_table`.
 
     Args:
         title: heading of the table; it names the protocol where the table shows accuracies.
         columns: column headings.
-        rows: cells, shown with `str`; floats are expected to be formatted by the caller.
+        rows: cells (`kdas_edge.table.Cell`), numbers, or what is shown with `str`. A column is
+            aligned right if every cell that is not empty has a value.
+    """
+    cells = tuple(tuple(_cell(value) for value in row) for row in rows)
+    made = []
+    for index, heading in enumerate(columns):
+        filled = [row[index] for row in cells if row[index].text not in ("", NONE.text)]
+        numeric = bool(filled) and all(cell.value is not None for cell in filled)
+        made.append(Column(heading, numeric))
+    print_table(Table(title, tuple(made), cells))
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout so that it fits the terminal, or the variable `COLUMNS`.
+
+    Without both it may take 160 characters. Where that does not suffice the columns of the highest
+    rank are left out and named in a line below; where those of rank 0 are too wide the rows are
+    transposed, one block each.
     """
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    width = shutil.get_terminal_size((_WIDE, 24)).columns
+    # Rich knows a terminal's colours; the width is ours
+    console = Console(width=max(width, 1))
+    layout = fit(table, width, cell_width)
     # Text, not str: Rich would take `[train]` in a remedy, or in the name of a file, for markup
-    grid = Table(title=Text(title, "table.title"), title_justify="left")
-    for index, column in enumerate(columns):
-        numeric = all(_is_number(row[index]) for row in rows) if rows else False
-        grid.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(str(cell)) for cell in row))
-    # a table in a log file must not be cut to 80 columns
-    Console(width=None if sys.stdout.isatty() else 160).print(grid)
+    if layout is not None:
+        console.print(_grid(table, layout))
+        if layout.left_out:
+            left = f"no room for: {', '.join(layout.left_out)} (a wider terminal, or COLUMNS=200)"
+            console.print(Text(left))
+    else:
+        console.print(Text(table.title, "table.title"))
+        for part in transposed(table):
+            layout = fit(part, width, cell_width)
+            if layout is not None:
+                console.print(_grid(part, layout))
+            else:
+                for heading, cell in part.rows:
+                    console.print(Text(f"{heading.text}: {cell.text}"))
+    if table.below:
+        console.print(Text(table.below))
 
 
-def _is_number(cell: object) -> bool:
-    text = str(cell).strip().rstrip("x%×").replace("±", "").replace("–", "")
-    if not text:
-        return True
-    try:
-        float(text.split()[0])
-    except (ValueError, IndexError):
-        return False
-    return True
+def _grid(table: Table, layout: Layout) -> "RichTable":
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    title = Text(table.title, "table.title") if table.title else None
+    grid = RichTable(title=title, title_justify="left")
+    chosen = list(zip(layout.columns, layout.widths, strict=True))
+    for i, width in chosen:
+        column = table.columns[i]
+        grid.add_column(
+            Text("\n".join(wrap(column.heading, width, cell_width))),
+            justify="right" if column.numeric else "left",
+            width=width,
+            overflow="fold",
+        )
+    for row in table.rows:
+        grid.add_row(*(Text("\n".join(wrap(row[i].text, w, cell_width))) for i, w in chosen))
+    return grid
+
+
+def cell_width(text: str) -> int:
+    """Characters of a terminal that a text takes."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _cell(value: object) -> Cell:
+    if isinstance(value, Cell):
+        return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(str(value), float(value) if is_number else None)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ GROUND = (
     "files",
     "errors",
     "console",
+    "table",
     "overlay",
     "latency",
 )
