@@ -35,7 +35,7 @@ from kdas_edge.export.openvino import save_openvino, to_openvino
 from kdas_edge.files import read_json
 from kdas_edge.inspect import profile_onnx
 from kdas_edge.inspect.layers import ARITHMETIC
-from kdas_edge.metrics.deploy import score_masks
+from kdas_edge.metrics.overlap import dice
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.runtime.segmenter import mask_at_size
 
@@ -205,8 +205,7 @@ def dice_of(maps: Maps, frames: Frames) -> NDArray[np.float64]:
     """(N,) Dice of the deploy protocol, at the size of the image."""
     scores = []
     for probability, mask in zip(maps, frames.masks, strict=True):
-        found = score_masks(mask_at_size(probability, THRESHOLD, *mask.shape), mask)
-        scores.append(found["Dice"])
+        scores.append(dice(mask_at_size(probability, THRESHOLD, *mask.shape), mask))
     return np.array(scores, dtype=np.float64)
 
 

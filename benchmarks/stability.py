@@ -30,7 +30,7 @@ from kdas_edge.console import info, progress, table
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file, write_json
-from kdas_edge.metrics.deploy import score_masks
+from kdas_edge.metrics import overlap
 from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.video.stabiliser import Stabiliser, StabilityOptions, parse_persist, steady
 
@@ -72,7 +72,7 @@ def delay(masks: Masks, truth: Masks, visible_from: int) -> int | None:
 def dice(masks: Masks, truth: Masks, visible_from: int) -> float:
     """Mean Dice over the frames with the polyp in view."""
     scores = [
-        score_masks(mask, wanted)["Dice"] or 0.0
+        overlap.dice(mask, wanted)
         for mask, wanted in zip(masks[visible_from:], truth[visible_from:], strict=True)
     ]
     return float(np.mean(scores))

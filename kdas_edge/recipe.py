@@ -8,10 +8,10 @@ the run, so that a run says by itself what made it.
 import copy
 import difflib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
@@ -21,10 +21,22 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
+def _as_text(value: Any) -> Any:
+    """YAML turns `1` into a number and `[1, 2]` into a list."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, int | float) else value
+
+
 class DataRecipe(_Section):
     """Which images, at which size, and how the validation split is cut."""
 
     root: str = Field(description="PraNet layout, or a folder with images/ and masks/")
+    mask_values: Annotated[str | None, BeforeValidator(_as_text)] = Field(
+        None,
+        description="values of the masks that are polyp, such as 1,2 or 128-255 or #ff0000; null: "
+        "all that is not background (see kdas-edge data check --help)",
+    )
     size: int = Field(352, ge=64, le=2048, multiple_of=32, description="side in pixels")
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the training images")
     split_seed: int = Field(0, description="seed of the split; apart from the training seed")

@@ -146,7 +146,9 @@ def evaluate_map_folder(
     }
 
 
-def choose_sets(data: Path, names: Sequence[str] | None = None) -> dict[str, ImageSet]:
+def choose_sets(
+    data: Path, names: Sequence[str] | None = None, mask_values: str | None = None
+) -> dict[str, ImageSet]:
     """The sets to evaluate on: all test sets of `data`, or those named.
 
     Raises:
@@ -168,7 +170,9 @@ def choose_sets(data: Path, names: Sequence[str] | None = None) -> dict[str, Ima
                 + (f", name the other sets with --sets {','.join(others)}" if others else "")
                 + ", or leave out --data of kdas-edge bench to measure latency alone"
             )
-    sets = {name: find_pairs(folder, name) for name, folder in chosen.items()}
+    sets = {
+        name: find_pairs(folder, name, mask_values=mask_values) for name, folder in chosen.items()
+    }
     for image_set in sets.values():
         for pair in image_set.pairs:
             _check_sizes(pair)

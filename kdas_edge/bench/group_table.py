@@ -32,7 +32,9 @@ def size_table(results: dict[str, Any]) -> tuple[str, list[str], list[list[str]]
 def _dice(group: dict[str, Any] | None) -> str:
     if group is None:
         return "–"
-    dice = group["metrics"]["Dice"]
+    dice = group["metrics"].get("Dice")
+    if dice is None:
+        return f"{group['images']} images"
     return f"{dice['mean']:.3f} ({dice['low']:.3f}–{dice['high']:.3f}), {group['images']} images"
 
 

@@ -11,9 +11,9 @@ Every accuracy entry of `kdas-edge eval` and `kdas-edge bench` carries these key
   polyp-free frames on which anything is marked); a share without frames is absent.
 - `worst`: the images with the lowest main metric, worst first: `name`, `score`,
   `polyp_fraction`, `size`.
-- `difference_to_teacher`, `difference_to_fp32` (benchmark only): the protocol's main metric, this
-  entry minus the teacher's fp32, or minus the same model's fp32, paired per image; `metric`,
-  `mean`, `low`, `high`, `count`.
+- `difference_to_teacher`, `difference_to_fp32` (benchmark only): the protocol's main metric
+  (`false_positive_frame` where no frame has a polyp), this entry minus the teacher's fp32, or
+  minus the same model's fp32, paired per image; `metric`, `mean`, `low`, `high`, `count`.
 """
 
 from collections.abc import Mapping
@@ -108,6 +108,8 @@ def worst(scores: SetScores, count: int = _WORST) -> list[dict[str, Any]]:
 
 def _differences(scores: SetScores, references: Mapping[str, SetScores]) -> dict[str, Any]:
     metric = MAIN_METRIC[scores.protocol]
+    if scores.protocol == "deploy" and not len(scores.values(metric)):
+        metric = "false_positive_frame"  # polyp-free frames have no Dice to compare
     return {
         f"difference_to_{name}": {
             "metric": metric,

@@ -148,5 +148,5 @@ def _failures(results: dict[str, Any], name: str) -> dict[str, Any]:
 
 def pooled_dice(entries: list[dict[str, Any]]) -> float:
     """Mean Dice of entries of several data sets, each image counting alike."""
-    total = sum(entry["images"] * entry["metrics"]["Dice"]["mean"] for entry in entries)
-    return float(total / sum(entry["images"] for entry in entries))
+    dice = [entry["metrics"]["Dice"] for entry in entries if "Dice" in entry["metrics"]]
+    return float(sum(one["count"] * one["mean"] for one in dice) / sum(o["count"] for o in dice))

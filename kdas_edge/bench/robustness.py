@@ -252,6 +252,8 @@ def robustness_tables(results: dict[str, Any]) -> list[tuple[str, list[str], lis
 
 
 def _cell(entry: dict[str, Any]) -> str:
+    if "Dice" not in entry["metrics"]:
+        return "–"
     dice, change = entry["metrics"]["Dice"]["mean"], entry.get("difference_to_clean")
     if change is None:
         return f"{dice:.3f}"

@@ -17,6 +17,14 @@ app = typer.Typer(
 )
 
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")]
+MaskValuesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-values",
+        help="Values of the masks that are polyp, such as 1,2 or 128-255 or #ff0000.",
+        show_default=False,
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output folder.")]
 # how many files a finding, and how many findings a kind, are spelled out on the terminal
 _SHOWN = 3
@@ -27,13 +35,16 @@ def check(
     root: Annotated[Path, typer.Argument(help="PraNet layout, or a folder with images/ + masks/.")],
     json: Json = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings as well.")] = False,
+    mask_values: MaskValuesOption = None,
 ) -> None:
     """List everything wrong or remarkable in a data set.
 
     Nothing on disk is changed.
     Errors (exit code 2) are what stops a training: files without partner, unreadable files, sizes
-    that differ. Warnings are empty masks, identical and near-identical images, and test images
-    with a near duplicate in the training set.
+    that differ, masks that are full or whose values are not clear. In a mask black is background;
+    one other value, labels 1, 2, 3 … and colours are polyp, unless --mask-values says otherwise.
+    Warnings are empty masks, identical and near-identical images, and test images with a near
+    duplicate in the training set.
 
     \b
     Examples:
@@ -44,7 +55,7 @@ def check(
     from kdas_edge.errors import UserError
     from kdas_edge.files import write_json
 
-    report = check_data(root)
+    report = check_data(root, mask_values=mask_values)
     _show(report)
     if json is not None:
         write_json(json, report.as_json())
@@ -95,6 +106,7 @@ def prepare(
     out: Annotated[Path, typer.Argument(help="Folder to make, in the same layout.")],
     size: Annotated[int, typer.Option(min=32, max=4096, help="Side in pixels.")] = 352,
     quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 90,
+    mask_values: MaskValuesOption = None,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
@@ -115,7 +127,7 @@ def prepare(
     from kdas_edge.data.prepare import record
     from kdas_edge.files import write_json
 
-    prepared = prepare_data(root, out, size, quality, overwrite)
+    prepared = prepare_data(root, out, size, quality, overwrite, mask_values=mask_values)
     table(
         f"{out}: {size}×{size} pixels, JPEG quality {quality}",
         ["set", "images", "MB", "PSNR mean, dB", "PSNR worst, dB"],

@@ -45,6 +45,14 @@ def evaluate(
     sets: Annotated[
         str | None, typer.Option("--sets", help="Only these test sets, with commas between.")
     ] = None,
+    mask_values: Annotated[
+        str | None,
+        typer.Option(
+            "--mask-values",
+            help="Values of the masks that are polyp, such as 1,2 or 128-255. "
+            "Default: all that is not background.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Only the first N images of each set.")
     ] = None,
@@ -97,7 +105,7 @@ def evaluate(
         where = parse_target(target or evaluation.default_target(bundle))
         results = evaluation.evaluate_model(
             bundle,
-            evaluation.choose_sets(data, sets.split(",") if sets else None),
+            evaluation.choose_sets(data, sets.split(",") if sets else None, mask_values),
             protocols,
             where,
             evaluation.choose_precision(bundle, where, precision),

@@ -20,13 +20,12 @@ from kdas_edge.data.duplicates import (
     similarity,
 )
 from kdas_edge.data.layout import (
-    MASK_THRESHOLD,
     SUFFIXES,
     TRAIN,
-    read_grey,
     read_image,
     set_folders,
 )
+from kdas_edge.data.masks import AmbiguousMaskError, MaskValues, decode_mask, parse_mask_values
 from kdas_edge.data.parallel import WORKERS, parallel_map
 from kdas_edge.errors import UserError
 
@@ -39,7 +38,9 @@ Kind = Literal[
     "unreadable mask",
     "size mismatch",
     "no polyp in mask",
-    "mask of labels",
+    "ambiguous mask",
+    "full mask",
+    "set without polyp",
     "exact duplicate",
     "duplicate with another mask",
     "near duplicates",
@@ -55,9 +56,9 @@ ERRORS: tuple[Kind, ...] = (
     "unreadable image",
     "unreadable mask",
     "size mismatch",
+    "ambiguous mask",
+    "full mask",
 )
-# JPEG leaves greys up to about here in a mask that is black
-_JPEG_BLACK = 24
 
 
 @dataclass(frozen=True)
@@ -164,18 +165,23 @@ class _Look:
     image_digest: str = ""
     mask_digest: str = ""
     covered: float = 0.0
-    brightest: int = 0
+    ambiguous: bool = False
 
     @property
     def fits(self) -> bool:
         return self.size is not None and self.size == self.mask_size
 
 
-def check(root: Path, workers: int = WORKERS, threshold: float = NEAR_DUPLICATE) -> Report:
+def check(
+    root: Path,
+    workers: int = WORKERS,
+    threshold: float = NEAR_DUPLICATE,
+    mask_values: str | None = None,
+) -> Report:
     """List what is wrong or remarkable in a data set.
 
     Pairs without partner, unreadable files, sizes that differ, masks without a polyp or with
-    labels 0/1 instead of 0/255, identical images (by their pixels), identical images with
+    values that are not clear, identical images (by their pixels), identical images with
     different masks, near duplicates within a set, and test images with a near duplicate in the
     training set.
 
@@ -183,15 +189,19 @@ def check(root: Path, workers: int = WORKERS, threshold: float = NEAR_DUPLICATE)
         root: PraNet layout, or a folder with images/ and masks/.
         workers: threads that read the images.
         threshold: correlation above which two images are near duplicates, see `duplicates`.
+        mask_values: see `masks.parse_mask_values`; None for the rule of `masks`.
 
     Raises:
         UserError: `root` does not exist or is neither layout. Faulty files raise nothing.
     """
     report = Report(str(root), threshold)
+    values = None if mask_values is None else parse_mask_values(mask_values)
     looks: dict[str, list[_Look]] = {}
     for name, folder in set_folders(root).items():
         pairs = _pair_up(root, name, folder, report)
-        looks[name] = parallel_map(_look, pairs, f"checking {name}", workers)
+        looks[name] = parallel_map(
+            lambda pair: _look(pair, values), pairs, f"checking {name}", workers
+        )
         _judge_files(root, name, looks[name], report)
         _judge_duplicates(root, name, looks[name], report)
         report.sets[name] = _summary(looks[name])
@@ -234,7 +244,7 @@ def _pair_up(root: Path, name: str, folder: Path, report: Report) -> list[_Look]
     return [_Look(stem, images[stem], masks.get(stem)) for stem in sorted(images)]
 
 
-def _look(pair: _Look) -> _Look:
+def _look(pair: _Look, values: MaskValues | None) -> _Look:
     """Read a pair once and keep what the judgements need, not the pixels."""
     found: dict[str, Any] = {}
     try:
@@ -246,13 +256,12 @@ def _look(pair: _Look) -> _Look:
         found["image_error"] = str(error)
     if pair.mask is not None:
         try:
-            grey = read_grey(pair.mask)
-            mask = grey > MASK_THRESHOLD
-            found["mask_size"] = (grey.shape[1], grey.shape[0])
+            mask = decode_mask(pair.mask, values)
+            found["mask_size"] = (mask.shape[1], mask.shape[0])
             found["mask_digest"] = pixel_digest(mask)
             found["covered"] = float(mask.mean())
-            found["brightest"] = int(grey.max())
         except UserError as error:
+            found["ambiguous"] = isinstance(error, AmbiguousMaskError)
             found["mask_error"] = str(error)
     return _Look(pair.name, pair.image, pair.mask, **found)
 
@@ -268,20 +277,20 @@ def _judge_files(root: Path, name: str, looks: Sequence[_Look], report: Report) 
             continue
         mask = _short(look.mask, root)
         if look.mask_error:
-            report.findings.append(
-                Finding("unreadable mask", name, (mask,), _reason(look.mask_error))
-            )
+            wrong: Kind = "ambiguous mask" if look.ambiguous else "unreadable mask"
+            detail = _reason(look.mask_error) + ("; --mask-values" if look.ambiguous else "")
+            report.findings.append(Finding(wrong, name, (mask,), detail))
         elif look.size and look.mask_size and look.size != look.mask_size:
             sizes = f"image {_times(look.size)}, mask {_times(look.mask_size)}"
             report.findings.append(Finding("size mismatch", name, (image, mask), sizes))
+        elif look.covered == 1:
+            report.findings.append(Finding("full mask", name, (mask,), "every pixel is polyp"))
         elif look.covered == 0:
-            # labels 0 and 1, or a palette: the polyp is there, and every reader would miss it
-            labels = 0 < look.brightest <= MASK_THRESHOLD and (
-                mask.lower().endswith(("jpg", "jpeg")) is False or look.brightest > _JPEG_BLACK
-            )
-            kind: Kind = "mask of labels" if labels else "no polyp in mask"
-            detail = f"greys end at {look.brightest}; a polyp is above {MASK_THRESHOLD}"
-            report.findings.append(Finding(kind, name, (mask,), detail if labels else ""))
+            report.findings.append(Finding("no polyp in mask", name, (mask,)))
+    masked = [look for look in looks if look.mask_size]
+    if masked and not any(look.covered for look in masked):
+        detail = f"{len(masked)} masks, all empty: polyp-free frames, nothing to train on"
+        report.findings.append(Finding("set without polyp", name, (), detail))
 
 
 def _judge_duplicates(root: Path, name: str, looks: Sequence[_Look], report: Report) -> None:

@@ -96,7 +96,7 @@ def load_training_data(recipe: DataRecipe, size: int | None = None) -> TrainingD
     Raises:
         UserError: anything wrong with the folder or a file, named.
     """
-    source = training_set(Path(recipe.root))
+    source = training_set(Path(recipe.root), recipe.mask_values)
     if recipe.limit is not None:
         # spread over the set: the first files of a sorted folder are often one video
         step = max(1, len(source.pairs) // recipe.limit)
@@ -113,15 +113,31 @@ def load_training_data(recipe: DataRecipe, size: int | None = None) -> TrainingD
     cut = len(pairs) - len(split.validation)
     if cut == 0:
         raise UserError(f"{recipe.root}: no training image is left; lower data.validation")
-    train = _slice(resident, slice(0, cut))
+    train, validation = _slice(resident, slice(0, cut)), _slice(resident, slice(cut, None))
+    _refuse_without_polyp(train, validation, recipe)
     if recipe.masks < 1:
         train = _with_few_masks(train, recipe.masks, recipe.split_seed)
     return TrainingData(
         train=train,
-        validation=_slice(resident, slice(cut, None)),
+        validation=validation,
         split=split,
         source=source,
     )
+
+
+def _refuse_without_polyp(train: ResidentSet, validation: ResidentSet, recipe: DataRecipe) -> None:
+    """A network that marks nothing would be perfect on masks that are all empty."""
+    if train.labelled.any() and not train.masks.any():
+        raise UserError(
+            f"{recipe.root}: none of the {int(train.labelled.sum())} training masks has a polyp; "
+            "check the masks with kdas-edge data check, or say which values are polyp with "
+            "data.mask_values"
+        )
+    if len(validation) and not validation.masks.any():
+        raise UserError(
+            f"{recipe.root}: none of the {len(validation)} validation images has a polyp; set "
+            "another data.split_seed, or a larger data.validation"
+        )
 
 
 def load_pairs(pairs: Sequence[Pair], size: int) -> ResidentSet:

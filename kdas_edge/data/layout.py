@@ -12,21 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kdas_edge.data.masks import MaskValues, parse_mask_values, read_mask
 from kdas_edge.errors import UserError
 
+__all__ = ["read_mask"]
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-# Kvasir-SEG's JPEG masks hold greys 0–8 and 246–255
-MASK_THRESHOLD = 127
 TRAIN = "train"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image file and its mask file; `mask` is None for frames without ground truth."""
+    """An image file and its mask file.
+
+    Attributes:
+        name: stem of the file names.
+        image: the image file.
+        mask: the mask file; None for frames without ground truth.
+        mask_values: which values of the mask are polyp; None for the rule of `masks`.
+    """
 
     name: str
     image: Path
     mask: Path | None
+    mask_values: MaskValues | None = None
 
 
 @dataclass(frozen=True)
@@ -57,17 +66,24 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def find_pairs(root: Path, name: str | None = None, require_masks: bool = True) -> ImageSet:
+def find_pairs(
+    root: Path,
+    name: str | None = None,
+    require_masks: bool = True,
+    mask_values: str | None = None,
+) -> ImageSet:
     """Pair `root/images` with `root/masks` by stem.
 
     Args:
         root: the folder of one set.
         name: name of the set; the folder's own by default.
         require_masks: refuse an image without a mask. Otherwise its `mask` is None.
+        mask_values: see `masks.parse_mask_values`; None for the rule of `masks`.
 
     Raises:
         UserError: absent folder, no image, a mask missing, or two files with one stem.
     """
+    values = None if mask_values is None else parse_mask_values(mask_values)
     images = list_images(root / "images")
     masks: dict[str, Path] = {}
     if require_masks or (root / "masks").is_dir():
@@ -84,7 +100,7 @@ def find_pairs(root: Path, name: str | None = None, require_masks: bool = True) 
                 f"{path} has no mask {path.stem}.* in {root / 'masks'}; "
                 "add it, or see `kdas-edge data check`"
             )
-        pairs[path.stem] = Pair(path.stem, path, masks.get(path.stem))
+        pairs[path.stem] = Pair(path.stem, path, masks.get(path.stem), values)
     return ImageSet(name or root.name, root, tuple(pairs.values()))
 
 
@@ -118,7 +134,7 @@ def set_folders(root: Path) -> dict[str, Path]:
     return folders
 
 
-def find_sets(root: Path) -> dict[str, ImageSet]:
+def find_sets(root: Path, mask_values: str | None = None) -> dict[str, ImageSet]:
     """Find the training set (key `train`) and the test sets (by folder name) under `root`.
 
     A plain `images/ + masks/` folder is one set under its own name; `training_set` and
@@ -127,16 +143,19 @@ def find_sets(root: Path) -> dict[str, ImageSet]:
     Raises:
         UserError: `root` does not exist or is neither layout.
     """
-    return {name: find_pairs(folder, name) for name, folder in set_folders(root).items()}
+    return {
+        name: find_pairs(folder, name, mask_values=mask_values)
+        for name, folder in set_folders(root).items()
+    }
 
 
-def training_set(root: Path) -> ImageSet:
+def training_set(root: Path, mask_values: str | None = None) -> ImageSet:
     """The set to train on: `TrainDataset`, or a plain folder itself.
 
     Raises:
         UserError: there is none.
     """
-    sets = find_sets(root)
+    sets = find_sets(root, mask_values)
     if TRAIN in sets:
         return sets[TRAIN]
     if (root / "images").is_dir():
@@ -144,13 +163,13 @@ def training_set(root: Path) -> ImageSet:
     raise UserError(f"{root} has no TrainDataset/{{images,masks}}; name the folder above it")
 
 
-def test_sets(root: Path) -> dict[str, ImageSet]:
+def test_sets(root: Path, mask_values: str | None = None) -> dict[str, ImageSet]:
     """The sets to evaluate on: everything in `TestDataset`, or a plain folder itself.
 
     Raises:
         UserError: there is none.
     """
-    sets = {name: found for name, found in find_sets(root).items() if name != TRAIN}
+    sets = {name: found for name, found in find_sets(root, mask_values).items() if name != TRAIN}
     if not sets:
         raise UserError(f"{root} has no TestDataset/<set>/{{images,masks}}")
     return sets
@@ -164,25 +183,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         UserError: the file is absent, empty or corrupt.
     """
-    return np.asarray(_open(path, "RGB"), dtype=np.uint8)
-
-
-def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a mask as (H, W) bool: grey above 127 is polyp.
-
-    Raises:
-        UserError: the file is absent, empty or corrupt.
-    """
-    return read_grey(path) > MASK_THRESHOLD
-
-
-def read_grey(path: Path) -> NDArray[np.uint8]:
-    """Read a file as (H, W) uint8 grey: a mask before its threshold.
-
-    Raises:
-        UserError: the file is absent, empty or corrupt.
-    """
-    return np.asarray(_open(path, "L"), dtype=np.uint8)
+    return np.asarray(_open(path), dtype=np.uint8)
 
 
 def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -193,7 +194,7 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """
     if pair.mask is None:
         raise UserError(f"{pair.image} has no mask")
-    image, mask = read_image(pair.image), read_mask(pair.mask)
+    image, mask = read_image(pair.image), read_mask(pair.mask, pair.mask_values)
     if image.shape[:2] != mask.shape:
         raise UserError(
             f"{pair.mask} is {mask.shape[1]}×{mask.shape[0]} pixels but its image is "
@@ -220,10 +221,10 @@ def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.
         return mask
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
     resized = grey.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized, dtype=np.uint8) > MASK_THRESHOLD
+    return np.asarray(resized, dtype=np.uint8) > 127
 
 
-def _open(path: Path, mode: str) -> Image.Image:
+def _open(path: Path) -> Image.Image:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty (0 bytes); copy the file again")
@@ -234,7 +235,7 @@ def _open(path: Path, mode: str) -> Image.Image:
                 # PIL clips instead of scaling when it converts 16 bits to 8
                 values = np.asarray(image, dtype=np.int64)
                 image = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
-            return image.convert(mode)
+            return image.convert("RGB")
     except UserError:
         raise
     except FileNotFoundError:

@@ -65,6 +65,7 @@ def prepare(
     quality: int = DEFAULT_QUALITY,
     overwrite: bool = False,
     workers: int = WORKERS,
+    mask_values: str | None = None,
 ) -> dict[str, PreparedSet]:
     """Write the compact copy: JPEG images without chroma subsampling, 1-bit PNG masks.
 
@@ -75,6 +76,7 @@ def prepare(
         quality: of JPEG, 1…100.
         overwrite: replace an existing folder.
         workers: threads.
+        mask_values: see `masks.parse_mask_values`; the copy's masks are 1-bit.
 
     Returns:
         The sets of the copy by name. The same is in `prepared.json`, with the hash of every
@@ -88,7 +90,7 @@ def prepare(
         raise UserError(f"size {size} is not in 32…4096 pixels; 352 is the published size")
     if not 1 <= quality <= 100:
         raise UserError(f"quality {quality} is not in 1…100; try {DEFAULT_QUALITY}")
-    sets = _sets(root)
+    sets = _sets(root, mask_values)
     if root.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{out} holds the originals; choose another folder for the copy")
     check_output_directory(out, overwrite)
@@ -131,11 +133,11 @@ def record(root: Path, size: int, quality: int, prepared: dict[str, PreparedSet]
     }
 
 
-def _sets(root: Path) -> dict[str, ImageSet]:
+def _sets(root: Path, mask_values: str | None) -> dict[str, ImageSet]:
     if (root / "images").is_dir() and not (root / "masks").exists():
         # frames without ground truth: for calibration, or for a teacher to label
         return {root.resolve().name: find_pairs(root, root.resolve().name, require_masks=False)}
-    return find_sets(root)
+    return find_sets(root, mask_values)
 
 
 def _write_pair(pair: Pair, folder: Path, size: int, quality: int) -> _Written:

@@ -1,7 +1,7 @@
 """The `deploy` protocol: what the device does. A fixed threshold, no stretching, all frames count.
 
-On a frame without a polyp Dice and IoU are 1 when nothing is predicted and 0 otherwise, and a
-frame with any predicted pixel is a false-positive frame.
+Dice and IoU are of frames with a polyp. A frame without one has neither: it is a false-positive
+frame if any pixel is predicted. A mean over both would hide each behind the other.
 """
 
 from typing import Any
@@ -29,8 +29,8 @@ def score(
         `Dice`, `IoU`, `sensitivity` (recall), `precision`, `specificity` of the pixels in 0…1;
         `false_positive_frame` (1 or 0, polyp-free frames only) and `missed_frame` (1 or 0, frames
         with a polyp only) and `detected_frame` (1 where the IoU is at least 0.5, frames with a
-        polyp only). A quotient with nothing to divide by is None: sensitivity without a
-        polyp, precision without a prediction, specificity without background.
+        polyp only). What has no meaning is None: Dice, IoU and sensitivity without a polyp,
+        precision without a prediction, specificity without background.
 
     Raises:
         ValueError: shapes that differ.
@@ -48,8 +48,8 @@ def score_masks(predicted: NDArray[np.bool_], mask: NDArray[np.bool_]) -> dict[s
     union = found + area - hits
     background = mask.size - area
     return {
-        "Dice": 2 * hits / (found + area) if union else 1.0,
-        "IoU": hits / union if union else 1.0,
+        "Dice": 2 * hits / (found + area) if area else None,
+        "IoU": hits / union if area else None,
         "sensitivity": hits / area if area else None,
         "precision": hits / found if found else None,
         "specificity": (background - (found - hits)) / background if background else None,

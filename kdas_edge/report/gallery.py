@@ -60,7 +60,8 @@ class _Shown:
     entries: dict[str, dict[str, Any]]  # data set -> accuracy entry of the result file
 
     def dice(self, dataset: str) -> dict[str, float]:
-        return {row["name"]: row["Dice"] for row in self.entries[dataset]["per_image"]}
+        rows = self.entries[dataset]["per_image"]
+        return {row["name"]: row["Dice"] for row in rows if row["Dice"] is not None}
 
 
 def make_gallery(

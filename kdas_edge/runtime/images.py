@@ -9,7 +9,7 @@ import numpy as np
 
 from kdas_edge.data.layout import list_images, read_image
 from kdas_edge.errors import UserError
-from kdas_edge.metrics.deploy import score_masks
+from kdas_edge.metrics.overlap import dice as dice_of
 from kdas_edge.overlay import PREDICTION, SECOND_PREDICTION, Style, draw_mask, side_by_side
 from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.video.outputs import write_png
@@ -114,7 +114,7 @@ def segment_files(
         dice = None
         if teacher is not None:
             other = teacher.segment(image).mask
-            dice = score_masks(mask, other)["Dice"]
+            dice = dice_of(mask, other)
             picture = side_by_side(
                 [picture, draw_mask(image, other, SECOND_PREDICTION[::-1], style)],
                 [f"{one.bundle.name} {one.precision}" for one in (segmenter, teacher)],

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdas_edge.metrics.deploy import score_masks
+from kdas_edge.metrics.overlap import dice as dice_of
 from kdas_edge.runtime.result import Result
 from kdas_edge.video.readers import Frame
 
@@ -49,7 +49,7 @@ class Finding:
         if self.reset:
             line["reset"] = True
         if self.teacher is not None:
-            dice = score_masks(self.result.mask, self.teacher.mask)["Dice"]
+            dice = dice_of(self.result.mask, self.teacher.mask)
             line["teacher"] = {
                 "boxes": [list(box) for box in self.teacher.boxes],
                 "areas": list(self.teacher.areas),

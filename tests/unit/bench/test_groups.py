@@ -71,19 +71,20 @@ def test_differences_are_paired_and_stand_in_every_size_group(student, teacher):
     expected = np.mean(
         [
             s.metrics["Dice"] - t.metrics["Dice"]
-            for s, t in zip(student.rows, teacher.rows, strict=True)
+            for s, t in zip(student.rows[:5], teacher.rows[:5], strict=True)
         ]
     )
     assert entry["difference_to_teacher"]["mean"] == pytest.approx(expected)
     by_size = entry["by_size"]
     assert by_size["large"]["difference_to_teacher"]["mean"] == 0
     assert by_size["small"]["difference_to_teacher"]["high"] < 0
-    assert by_size["polyp-free"]["difference_to_teacher"]["mean"] == pytest.approx(-0.5)
+    alarms = by_size["polyp-free"]["difference_to_teacher"]
+    assert (alarms["metric"], alarms["mean"]) == ("false_positive_frame", 0.5)
 
 
 def test_the_worst_images_come_first_with_their_size(student):
     worst = entry_json(student)["worst"]
-    assert [image["name"] for image in worst] == ["f0", "f5", "f1", "f2", "f3"]
+    assert [image["name"] for image in worst] == ["f0", "f1", "f2", "f3", "f4"]
     assert worst[0] == {"name": "f0", "score": 0.0, "polyp_fraction": 0.01, "size": "small"}
 
 

@@ -47,6 +47,10 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write(train, "labels", 66)
     labels = scene(66, 96, polyp=True)[1].astype(np.uint8)
     Image.fromarray(labels).save(train / "masks" / "labels.png")
+    _write(train, "unclear", 68)
+    Image.fromarray(labels + 1).save(train / "masks" / "unclear.png")
+    _write(train, "full", 69)
+    Image.fromarray(np.full((96, 96), 255, np.uint8)).save(train / "masks" / "full.png")
     _write(train, "twins", 67)
     Image.fromarray(scene(67, 96)[0]).save(train / "images" / "twins.bmp")
     _write(train, "same", 50)
@@ -74,7 +78,8 @@ def test_every_fault_is_listed_at_once(report: Report) -> None:
     assert stems("image without mask") == {"lonely_image"}
     assert stems("mask without image") == {"lonely_mask"}
     assert stems("no polyp in mask") == {"nothing"}
-    assert stems("mask of labels") == {"labels"}
+    assert stems("ambiguous mask") == {"unclear"}
+    assert stems("full mask") == {"full"}
     assert stems("two files of one name") == {"twins"}
     assert stems("exact duplicate") == {"good0", "same"}
     assert stems("duplicate with another mask") == {"good0", "same"}
@@ -94,18 +99,17 @@ def test_leaks_name_the_training_image_and_spare_new_ones(report: Report) -> Non
 def test_errors_and_warnings_are_told_apart(report: Report) -> None:
     assert {finding.kind for finding in report.warnings} == {
         "no polyp in mask",
-        "mask of labels",
         "exact duplicate",
         "duplicate with another mask",
         "near duplicates",
         "near duplicate of training",
     }
-    assert len(report.errors) == 8
+    assert len(report.errors) == 10
 
 
 def test_a_report_becomes_json_and_counts_the_sets(report: Report) -> None:
     content = json.loads(json.dumps(report.as_json()))
-    assert content["errors"] == 8
+    assert content["errors"] == 10
     assert content["sets"]["Ward"]["pairs"] == 3
     assert content["sets"]["Ward"]["largest"] == "96×96"
     assert {entry["level"] for entry in content["findings"]} == {"error", "warning"}
@@ -116,17 +120,17 @@ def test_a_sound_set_has_nothing_to_report(scenes: Path) -> None:
     assert found.errors == []
     assert found.sets["train"].pairs == 24
     assert found.sets["train"].polyp_free == found.count("no polyp in mask", "train")
-    assert found.count("exact duplicate") == found.count("mask of labels") == 0
+    assert found.count("exact duplicate") == found.count("ambiguous mask") == 0
     assert found.count("near duplicate of training") == 0
 
 
-def test_a_black_jpeg_mask_is_an_empty_one_and_not_labels(tmp_path: Path) -> None:
+def test_a_black_jpeg_mask_is_an_empty_one(tmp_path: Path) -> None:
     _write(tmp_path, "a", 70)
     (tmp_path / "masks" / "a.png").unlink()
     black = np.random.default_rng(0).integers(0, 9, (96, 96), dtype=np.uint8)
     Image.fromarray(black).save(tmp_path / "masks" / "a.jpg")
     found = check(tmp_path)
-    assert [finding.kind for finding in found.findings] == ["no polyp in mask"]
+    assert [finding.kind for finding in found.findings] == ["no polyp in mask", "set without polyp"]
 
 
 def test_a_folder_that_is_no_data_set_is_one_clear_line(tmp_path: Path) -> None:

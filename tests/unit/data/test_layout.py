@@ -84,7 +84,7 @@ def test_every_kind_of_pixel_becomes_rgb_of_eight_bits(tmp_path: Path) -> None:
     assert (palette == expected).all()
 
 
-def test_grey_masks_are_cut_at_127_and_jpeg_masks_survive(tmp_path: Path) -> None:
+def test_grey_masks_are_cut_half_way_and_jpeg_masks_survive(tmp_path: Path) -> None:
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
     assert (read_mask(tmp_path / "ramp.png") == (ramp > 127)).all()

@@ -19,15 +19,15 @@ def test_scores_are_those_counted_by_hand():
     assert values["false_positive_frame"] is None
 
 
-def test_a_polyp_free_frame_counts_one_when_nothing_is_marked_and_zero_otherwise():
+def test_a_polyp_free_frame_has_no_dice_and_counts_as_marked_or_not():
     mask = np.zeros((3, 3), bool)
     quiet = deploy.score(np.full((3, 3), 0.4), mask)
-    assert (quiet["Dice"], quiet["IoU"], quiet["false_positive_frame"]) == (1, 1, 0)
+    assert (quiet["Dice"], quiet["IoU"], quiet["false_positive_frame"]) == (None, None, 0)
     assert quiet["sensitivity"] is None and quiet["precision"] is None
     noisy = np.full((3, 3), 0.4)
     noisy[0, 0] = 0.6
     marked = deploy.score(noisy, mask)
-    assert (marked["Dice"], marked["IoU"], marked["false_positive_frame"]) == (0, 0, 1)
+    assert (marked["Dice"], marked["IoU"], marked["false_positive_frame"]) == (None, None, 1)
     assert marked["specificity"] == pytest.approx(8 / 9)
 
 
