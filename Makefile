@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXAMPLES := node web
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow lint install lock dist clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kdas-edge demo $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) --overwrite $(DEMO_ARGS)
@@ -31,6 +31,18 @@ lint: $(VENV)/.installed
 
 install: $(VENV)/.installed
 
+# Pins stay where they are unless pyproject.toml or LOCK_ARGS, e.g. --upgrade, moves them.
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 \
+	pyproject.toml
+lock: $(VENV)/.installed
+	$(LOCK) $(LOCK_ARGS) --extra dev --output-file requirements/dev.lock
+	$(LOCK) --constraint requirements/dev.lock --extra train --output-file requirements/train.lock
+	$(LOCK) --constraint requirements/dev.lock --output-file requirements/base.lock
+
+# wheel and source distribution, with the licence and the notice
+dist: $(VENV)/.installed
+	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist
+
 # the stamp is made last, so that a broken installation is repaired by the next call
 $(VENV)/.installed: requirements/dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
@@ -45,4 +57,4 @@ examples/%/node_modules/.package-lock.json: examples/%/package-lock.json
 		--fetch-timeout=30000
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) demo build dist *.egg-info

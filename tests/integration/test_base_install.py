@@ -219,7 +219,7 @@ def test_a_second_environment_with_the_base_lock_only_runs_the_device_wing(
     shutil.copytree(
         ROOT / "kdas_edge", source / "kdas_edge", ignore=shutil.ignore_patterns("__pycache__")
     )
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source / name)
     subprocess.run([*pip, "--no-deps", source], check=True)
 

@@ -50,6 +50,7 @@ def test_the_device_packages_are_named_with_the_installed_versions(text):
         version = importlib.metadata.version(name)
         assert components[name]["version"] == version
         assert components[name]["purl"] == f"pkg:pypi/{name}@{version}"
+    assert components["kdas-edge"]["licenses"] == [{"expression": "Apache-2.0"}]
     # the workstation's packages do not run on the device
     assert not components.keys() & {"torch", "nncf", "timm", "altair"}
 
