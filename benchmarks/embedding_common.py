@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.console import info, table
-from kdas_edge.data.layout import read_image
+from kdas_edge.image_files import read_image
 
 HEIGHT, WIDTH = 1080, 1920
 

@@ -29,12 +29,13 @@ from one_line_errors import one_line_errors
 from torch import Tensor
 
 from kdas_edge.console import info, table
-from kdas_edge.data.layout import read_image, training_set
+from kdas_edge.data.layout import training_set
 from kdas_edge.data.splits import read_split
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.export.agreement import network_input
 from kdas_edge.files import write_json
+from kdas_edge.image_files import read_image
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.quantize.ptq import post_training_quantize

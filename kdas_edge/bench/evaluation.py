@@ -7,7 +7,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from kdas_edge import environment
 from kdas_edge.bench.accuracy import (
@@ -32,6 +31,7 @@ from kdas_edge.data.layout import (
 )
 from kdas_edge.errors import KdasEdgeError, UserError
 from kdas_edge.files import staged_directory
+from kdas_edge.image_files import image_size
 from kdas_edge.runtime.backends import open_backend
 from kdas_edge.runtime.targets import Target
 
@@ -208,9 +208,8 @@ def _check_sizes(pair: Pair) -> None:
     sizes = []
     for path in (pair.image, pair.mask):
         try:
-            with Image.open(path or pair.image) as file:
-                sizes.append(file.size)
-        except Exception:  # whatever PIL raises, reading the pair says it in one line
+            sizes.append(image_size(path or pair.image))
+        except UserError:  # reading the pair says it
             sizes.append((-1, len(sizes)))
     if sizes[0] != sizes[1]:
         read_pair(pair)

@@ -14,7 +14,8 @@ from kdas_edge.bench.peers import PeerBundle
 from kdas_edge.bench.pipeline import Pipeline, pipeline
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.data.corruptions import SEED
-from kdas_edge.data.layout import ImageSet, read_image
+from kdas_edge.data.layout import ImageSet
+from kdas_edge.image_files import read_image
 from kdas_edge.latency import Warmup
 from kdas_edge.runtime.backends import FORMATS, Backend, open_backend
 from kdas_edge.runtime.failures import TargetError

@@ -14,8 +14,9 @@ from kdas_edge.bench.pipeline import Pipeline
 from kdas_edge.bench.profiling import profile_row
 from kdas_edge.bench.rows import Row, Settings, TimedFrame, timed_frames
 from kdas_edge.console import progress
-from kdas_edge.data.layout import ImageSet, read_image
+from kdas_edge.data.layout import ImageSet
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image
 
 _PROFILED_INFERENCES = 20
 _DECODE = "decode"

@@ -163,7 +163,7 @@ def corrupt(
     from kdas_edge.console import info
     from kdas_edge.data.contact_sheet import check_suffix, contact_sheet, write_sheet
     from kdas_edge.data.corruptions import CORRUPTIONS
-    from kdas_edge.data.layout import read_image
+    from kdas_edge.image_files import read_image
 
     check_suffix(out)
     names = corruptions.split(",") if corruptions else list(CORRUPTIONS)

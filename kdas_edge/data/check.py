@@ -20,14 +20,13 @@ from kdas_edge.data.duplicates import (
     similarity,
 )
 from kdas_edge.data.layout import (
-    SUFFIXES,
     TRAIN,
-    read_image,
     set_folders,
 )
 from kdas_edge.data.masks import AmbiguousMaskError, MaskValues, decode_mask, parse_mask_values
 from kdas_edge.data.parallel import WORKERS, parallel_map
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import SUFFIXES, read_image
 
 Kind = Literal[
     "missing folder",

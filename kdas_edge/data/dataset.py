@@ -19,7 +19,6 @@ from kdas_edge.data.layout import (
     ImageSet,
     Pair,
     list_images,
-    read_image,
     read_pair,
     resize_image,
     resize_mask,
@@ -27,6 +26,7 @@ from kdas_edge.data.layout import (
 )
 from kdas_edge.data.splits import Split, validation_split
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image
 from kdas_edge.recipe import DataRecipe
 
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.data.layout import read_image
 from kdas_edge.data.parallel import WORKERS, parallel_map
+from kdas_edge.image_files import read_image
 
 Fingerprint = NDArray[np.float32]
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from kdas_edge.console import info, progress
 from kdas_edge.data.heldout import TEST_FOLDER, inside_tests
-from kdas_edge.data.layout import SUFFIXES, Pair, find_pairs
+from kdas_edge.data.layout import Pair, find_pairs
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import SUFFIXES
 
 Kind = Literal["training", "folder", "video"]
 VIDEO_SUFFIXES = (

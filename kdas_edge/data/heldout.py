@@ -13,9 +13,10 @@ from kdas_edge.data.duplicates import (
     pixel_digest,
     similarity,
 )
-from kdas_edge.data.layout import find_pairs, read_image, set_folders
+from kdas_edge.data.layout import find_pairs, set_folders
 from kdas_edge.data.parallel import parallel_map
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image
 
 TEST_FOLDER = "TestDataset"
 _BLOCK = 4096

@@ -1,4 +1,4 @@
-"""Finding and reading image/mask pairs on disk. No torch.
+"""Finding image/mask pairs on disk and reading masks. No torch.
 
 Two layouts are understood: PraNet's (`TrainDataset/{images,masks}` and
 `TestDataset/<set>/{images,masks}`) and a plain folder with `images/` and, usually, `masks/`.
@@ -14,10 +14,10 @@ from PIL import Image
 
 from kdas_edge.data.masks import MaskValues, parse_mask_values, read_mask
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import SUFFIXES, read_image
 
 __all__ = ["read_mask"]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 TRAIN = "train"
 
 
@@ -175,17 +175,6 @@ def test_sets(root: Path, mask_values: str | None = None) -> dict[str, ImageSet]
     return sets
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image as (H, W, 3) uint8 RGB. Grey is repeated, alpha dropped, 16 bits reduced to 8.
-
-    EXIF orientation is not applied: the mask was drawn on the stored pixels.
-
-    Raises:
-        UserError: the file is absent, empty or corrupt.
-    """
-    return np.asarray(_open(path), dtype=np.uint8)
-
-
 def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Read an image (H, W, 3) uint8 RGB and its mask (H, W) bool.
 
@@ -222,27 +211,3 @@ def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
     resized = grey.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized, dtype=np.uint8) > 127
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty (0 bytes); copy the file again")
-        with Image.open(path) as file:
-            file.load()
-            image: Image.Image = file
-            if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-                # PIL clips instead of scaling when it converts 16 bits to 8
-                values = np.asarray(image, dtype=np.int64)
-                image = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
-            return image.convert("RGB")
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the path") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{path} is too large to be an endoscopic frame; reduce it") from None
-    except Exception as error:
-        # a damaged file makes PIL's decoders raise almost anything: struct.error, EOFError, …
-        reason = (str(error) or type(error).__name__).split("\n")[0]
-        raise UserError(f"{path} cannot be read as an image ({reason}); replace it") from None

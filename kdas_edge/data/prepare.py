@@ -19,7 +19,6 @@ from kdas_edge.data.layout import (
     Pair,
     find_pairs,
     find_sets,
-    read_image,
     read_pair,
     resize_image,
     resize_mask,
@@ -28,6 +27,7 @@ from kdas_edge.data.parallel import WORKERS, parallel_map
 from kdas_edge.data.splits import hash_pair
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory, staged_directory, write_json
+from kdas_edge.image_files import read_image
 
 RECORD = "prepared.json"
 DEFAULT_QUALITY = 90

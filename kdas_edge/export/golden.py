@@ -8,10 +8,10 @@ from PIL import Image
 from torch import nn
 
 from kdas_edge.bundle.manifest import Golden, Precision
-from kdas_edge.data.layout import read_image
 from kdas_edge.data.synthetic import scene
 from kdas_edge.errors import UserError
 from kdas_edge.export.agreement import Frame, Map, reference
+from kdas_edge.image_files import read_image
 from kdas_edge.models.zoo import Architecture
 
 _SYNTHETIC_GOLDEN = 4

@@ -20,7 +20,6 @@ from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.bundle.tolerances import TOLERANCES
 from kdas_edge.bundle.versions import file_versions
 from kdas_edge.console import progress
-from kdas_edge.data.layout import read_image
 from kdas_edge.errors import KdasEdgeError, UserError
 from kdas_edge.export import openvino as to_openvino
 from kdas_edge.export import weights
@@ -43,6 +42,7 @@ from kdas_edge.export.sbom import bill_of_materials
 from kdas_edge.export.sources import Sources, load_sources
 from kdas_edge.export.timing import Int8Speed, time_int8
 from kdas_edge.files import check_output_directory, staged_directory, write_text_atomic
+from kdas_edge.image_files import read_image
 from kdas_edge.models.checkpoints import save_network
 from kdas_edge.models.zoo import Architecture
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kdas_edge.data.layout import list_images, read_image
+from kdas_edge.data.layout import list_images
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image
 from kdas_edge.metrics.overlap import dice as dice_of
 from kdas_edge.overlay import PREDICTION, SECOND_PREDICTION, Style, draw_mask, side_by_side
 from kdas_edge.runtime.segmenter import Segmenter

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.data.layout import read_image
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image
 
 # for delays and recordings of sources that do not tell, or tell nonsense
 DEFAULT_FPS = 25.0

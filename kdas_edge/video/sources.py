@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
-
 from kdas_edge.data.frames import VIDEO_SUFFIXES
-from kdas_edge.data.layout import SUFFIXES
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import SUFFIXES, is_image
 
 Kind = Literal["images", "video", "camera", "stream"]
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
@@ -83,14 +81,7 @@ def _is_video(path: Path) -> bool:
     if suffix in SUFFIXES:
         return False
     # recorders give their files all kinds of names: what is no image is tried as a video
-    try:
-        with Image.open(path):
-            return False
-    except UnidentifiedImageError:
-        return path.stat().st_size > 0
-    except Exception:
-        # an image, but a damaged one: reading it will say so
-        return False
+    return not is_image(path) and path.stat().st_size > 0
 
 
 def _without_password(url: str) -> str:

@@ -11,10 +11,10 @@ from PIL import Image
 from run_verb import only_line, run_verb
 from tiny_student import train_tiny_student
 
-from kdas_edge.data.layout import read_image
 from kdas_edge.data.layout import test_sets as sets_of_tests
 from kdas_edge.data.synthetic import scene
 from kdas_edge.files import sha256
+from kdas_edge.image_files import read_image
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from tiny_bundle import make_tiny_bundle, probability, scene
 from kdas_edge.bundle.manifest import FILE_NAME
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.bundle.shipped import STUDENT
-from kdas_edge.data.layout import list_images, read_image
+from kdas_edge.data.layout import list_images
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image
 from kdas_edge.runtime import Segmenter
 
 SOURCE = Path(__file__).resolve().parents[2] / "examples" / "cpp"

@@ -12,8 +12,8 @@ from run_verb import Done, only_line, run_verb
 from tiny_student import SIZE, TinyStudent, train_tiny_student
 
 from kdas_edge.bundle.reader import open_bundle
-from kdas_edge.data.layout import read_image
 from kdas_edge.export.agreement import network_input, reference
+from kdas_edge.image_files import read_image
 from kdas_edge.models.checkpoints import BEST, load_network, save_network
 from kdas_edge.quantize.pipeline import FLOAT
 from kdas_edge.quantize.ptq import post_training_quantize

@@ -20,7 +20,8 @@ from tiny_bundle import make_tiny_bundle, rewrite_manifest, scene
 
 from kdas_edge.bundle.manifest import FILE_NAME
 from kdas_edge.bundle.shipped import STUDENT
-from kdas_edge.data.layout import list_images, read_image
+from kdas_edge.data.layout import list_images
+from kdas_edge.image_files import read_image
 from kdas_edge.runtime import Segmenter
 
 pytestmark = pytest.mark.slow

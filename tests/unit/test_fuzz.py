@@ -17,8 +17,9 @@ from tiny_bundle import make_tiny_bundle, scene
 
 from kdas_edge.bundle.manifest import parse_manifest
 from kdas_edge.bundle.reader import open_bundle
-from kdas_edge.data.layout import read_image, read_mask
+from kdas_edge.data.layout import read_mask
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image
 from kdas_edge.runtime import Segmenter
 
 FORMATS = {"png": {}, "jpeg": {}, "jpg": {"progressive": True}, "bmp": {}, "tiff": {}, "webp": {}}

@@ -16,6 +16,7 @@ GROUND = (
     "data.corruptions",
     "recipe",
     "files",
+    "image_files",
     "errors",
     "console",
     "table",

@@ -11,8 +11,9 @@ from kdas_edge.data.duplicates import Fingerprint, fingerprint, pixel_digest
 from kdas_edge.data.features import appearance, polyp_share
 from kdas_edge.data.frames import Source, sample_video
 from kdas_edge.data.heldout import HeldOut
-from kdas_edge.data.layout import Pair, read_image, read_pair
+from kdas_edge.data.layout import Pair, read_pair
 from kdas_edge.data.parallel import parallel_map
+from kdas_edge.image_files import read_image
 from kdas_edge.quantize.calibration.selection import Method, feature_matrix, select
 
 # share of the frame that a network marks as polyp, 0…1, from an image (H, W, 3) uint8 RGB

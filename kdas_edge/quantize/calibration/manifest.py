@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kdas_edge.data.duplicates import pixel_digest
 from kdas_edge.data.frames import Kind
-from kdas_edge.data.layout import SUFFIXES, read_image
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, sha256
+from kdas_edge.image_files import SUFFIXES, read_image
 from kdas_edge.quantize.calibration.selection import Method
 
 SCHEMA = "kdas-edge/calibration/1"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from kdas_edge.console import progress
 from kdas_edge.data.features import FEATURES
 from kdas_edge.data.frames import Source, read_video_frames
-from kdas_edge.data.layout import read_image
 from kdas_edge.files import write_bytes_atomic
+from kdas_edge.image_files import read_image
 from kdas_edge.quantize.calibration.candidates import Candidate
 from kdas_edge.quantize.calibration.manifest import FRAMES, FrameRecord
 from kdas_edge.quantize.calibration.overview import contact_sheet, tile

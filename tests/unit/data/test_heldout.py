@@ -8,10 +8,10 @@ from PIL import Image
 
 from kdas_edge.data.duplicates import fingerprint, pixel_digest
 from kdas_edge.data.heldout import HeldOut, has_tests, inside_tests, read_test_images
-from kdas_edge.data.layout import read_image
 from kdas_edge.data.layout import test_sets as sets_of_tests
 from kdas_edge.data.synthetic import scene
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image
 
 
 def test_an_exact_and_a_near_duplicate_are_found_and_a_stranger_is_not(scenes: Path) -> None:

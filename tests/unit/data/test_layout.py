@@ -8,10 +8,8 @@ from PIL import Image
 
 from kdas_edge.data import layout
 from kdas_edge.data.layout import (
-    SUFFIXES,
     find_pairs,
     find_sets,
-    read_image,
     read_mask,
     read_pair,
     resize_image,
@@ -19,6 +17,7 @@ from kdas_edge.data.layout import (
     training_set,
 )
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import SUFFIXES, read_image
 
 
 def _pixels(height: int = 20, width: int = 30, seed: int = 0) -> np.ndarray:

@@ -10,13 +10,13 @@ from test_engine import tiny
 from torch import Tensor, nn
 
 from kdas_edge.data.dataset import load_training_data
-from kdas_edge.data.layout import read_image
 from kdas_edge.data.synthetic import scene
 from kdas_edge.distill.pseudo_labels import agreement
 from kdas_edge.distill.schedule import epoch_order
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
+from kdas_edge.image_files import read_image
 from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import TrainRecipe, load_recipe
 

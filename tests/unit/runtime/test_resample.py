@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from tiny_bundle import scene
 
-from kdas_edge.data.layout import find_pairs, read_image, resize_image
+from kdas_edge.data.layout import find_pairs, resize_image
+from kdas_edge.image_files import read_image
 from kdas_edge.runtime.resample import FrameResampler, worth_it
 
 SIZES = [(1080, 1920, 352), (576, 720, 256), (301, 517, 64), (64, 900, 64), (480, 640, 97)]

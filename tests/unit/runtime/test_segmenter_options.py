@@ -9,8 +9,9 @@ from tiny_bundle import make_tiny_bundle, rewrite_manifest, scene
 from kdas_edge.bench.models import predictor
 from kdas_edge.bundle import shipped
 from kdas_edge.bundle.reader import open_bundle
-from kdas_edge.data.layout import find_pairs, read_image
+from kdas_edge.data.layout import find_pairs
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image
 from kdas_edge.runtime import Segmenter
 from kdas_edge.runtime.backends import open_backend
 from kdas_edge.runtime.failures import TargetError

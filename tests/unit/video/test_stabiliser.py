@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from kdas_edge.data.corruptions import corrupt
-from kdas_edge.data.layout import list_images, read_image
+from kdas_edge.data.layout import list_images
 from kdas_edge.data.synthetic import scene
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image
 from kdas_edge.video.stabiliser import (
     CUT_LIMIT,
     MOTION_LIMIT,
