@@ -1,4 +1,4 @@
-"""Copy what may be published of runs: recipe, environment, split, log, curves and their picture.
+"""Copy what may be published of runs: recipe, environment, log and summary, and the split once.
 
 Overlays stay behind: they show images that are not ours to pass on. With --weights the best network
 comes along as `weights.safetensors`, in half precision, so that others can distil from it or go on
@@ -12,47 +12,18 @@ import json
 import re
 from pathlib import Path
 
-import altair as alt
 from one_line_errors import one_line_errors
 
 from kdas_edge.files import staged_directory, write_text_atomic
 from kdas_edge.models.checkpoints import RECIPE, load_network, save_network
 from kdas_edge.run import open_run
 
-RESULTS = Path(__file__).resolve().parent / "results" / "runs"
-# the latter only where there was a training
-FILES = ("recipe.yaml", "environment.json", "split.json", "run.json")
+RESULTS = Path(__file__).resolve().parent / "results"
+FILES = ("recipe.yaml", "environment.json", "run.json")
+# only where there was a training, a calibration or a search
 OPTIONAL = (
     "metrics.csv", "attempts.json", "calibration.json", "sensitivity.json", "latency.json",
 )  # fmt: skip
-
-
-def curves(name: str, rows: list[dict]) -> alt.TopLevelMixin:
-    """Validation Dice, and the loss with its terms, by epoch."""
-    skipped = ("epoch", "step", "seconds", "images_per_second", "peak_memory_mib", "learning_rate")
-    long = [
-        {"epoch": row["epoch"], "term": key, "value": value}
-        for row in rows
-        for key, value in row.items()
-        if key not in skipped and isinstance(value, float)
-    ]
-    base = alt.Chart(alt.Data(values=long)).mark_line(point=True).properties(width=300, height=220)
-    axis = alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1))
-
-    def panel(title: str, keep: str, domain: bool) -> alt.Chart:
-        return base.transform_filter(keep).encode(
-            x=axis,
-            y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=domain)),
-            color=alt.Color("term:N", title=None),
-        )
-
-    dice = panel("Dice", "datum.term == 'validation_dice'", False)
-    loss_keep = "datum.term != 'validation_dice' && indexof(datum.term, 'share_') < 0"
-    panels = [dice, panel("loss and its terms", loss_keep, True)]
-    if any(key.startswith("share_") for key in rows[0]):
-        shares = panel("share of the gradient", "indexof(datum.term, 'share_') == 0", True)
-        panels.append(shares)
-    return alt.hconcat(*panels).resolve_scale(color="independent").properties(title=name)
 
 
 def without_folders(text: str) -> str:
@@ -69,9 +40,15 @@ def main() -> None:
     arguments = parser.parse_args()
     for path in arguments.runs:
         run, recipe = open_run(path)
-        target = RESULTS / run.path.name
+        target = RESULTS / "runs" / run.path.name
+        split = (run.path / "split.json").read_text()
+        published = RESULTS / "split.json"
+        if not published.exists():
+            write_text_atomic(published, split)
         with staged_directory(target, overwrite=True) as staging:
             found = [name for name in OPTIONAL if (run.path / name).exists()]
+            if split != published.read_text():
+                write_text_atomic(staging / "split.json", split)
             for name in (*FILES, *found):
                 write_text_atomic(staging / name, without_folders((run.path / name).read_text()))
             if arguments.weights:
@@ -79,9 +56,6 @@ def main() -> None:
                 half = network.half().state_dict()
                 header = {RECIPE: without_folders(json.dumps(recipe.model_dump(mode="json")))}
                 save_network(staging / "weights.safetensors", half, architecture, header)
-            rows = run.history()
-            if rows:
-                curves(run.path.name, rows).save(str(staging / "curves.png"), scale_factor=2)
         print(target)
 
 

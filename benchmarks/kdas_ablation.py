@@ -2,8 +2,9 @@
 
 Every row is one recipe, `recipes/ablation_192.yaml` with the overrides of `CELLS`, trained with one
 or several seeds and scored on the three test sets (deploy protocol). A trained row is one JSON file
-under `--results`; what is there is not trained again, a training that was stopped goes on, and any
-number of sessions or machines may add rows. `--minutes` stops cleanly.
+under `--runs`, from which any number of sessions or machines may add it to `rows.json` under
+`--results`; what is in either is not trained again, and a training that was stopped goes on.
+`--minutes` stops cleanly.
 
     python benchmarks/kdas_ablation.py --data DATA --teacher runs/teacher_effb0_256 \
         --encoder WEIGHTS/mobilenetv2_100.imagenet.safetensors --unlabelled FRAMES --minutes 60
@@ -24,7 +25,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from one_line_errors import one_line_errors
-from readme_table import markdown
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -38,7 +38,7 @@ from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.distill.training import run_training
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
-from kdas_edge.files import read_json, sha256, write_json, write_text_atomic
+from kdas_edge.files import read_json, sha256, write_json
 from kdas_edge.models.checkpoints import BEST, load_network
 from kdas_edge.models.zoo import Architecture, architecture_of, multiply_accumulates, parameters
 from kdas_edge.recipe import AugmentRecipe, DataRecipe, ModelRecipe, TrainRecipe, load_recipe
@@ -48,6 +48,7 @@ ROOT = Path(__file__).resolve().parent
 SETTING = ROOT.parent / "recipes" / "ablation_192.yaml"
 RESULTS = ROOT / "results" / "ablation"
 SCHEMA = "kdas-edge/ablation/1"
+ROWS = "rows.json"
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,17 @@ def main() -> None:
         if arguments.data is None:
             parser.error("a training needs --data")
         train_missing(arguments)
-    write_tables(arguments.results)
+    write_tables(arguments.runs, arguments.results)
+
+
+def collected(runs: Path, results: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Trained rows by cell and seed: those of `results`, then those that lie beside the runs."""
+    path = results / ROWS
+    rows = read_json(path)["rows"] if path.exists() else []
+    rows += [read_json(path) for path in sorted(runs.glob("*_s*.json"))]
+    found = {(row["cell"], row["seed"]): row for row in rows}
+    order = list(CELLS)
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1])))
 
 
 def train_missing(arguments: argparse.Namespace) -> None:
@@ -275,14 +286,15 @@ def train_missing(arguments: argparse.Namespace) -> None:
         and arguments.seed in (None, seed)
     ]
     for name, seed in wanted:
-        path = arguments.results / f"{name}_s{seed}.json"
+        path = arguments.runs / f"{name}_s{seed}.json"
         recipe = recipe_of(name, seed, arguments)
         key = fingerprint(recipe, teacher_file)
-        if path.exists():
-            if read_json(path)["setting_sha256"] != key:
+        there = collected(arguments.runs, arguments.results).get((name, seed))
+        if there is not None:
+            if there["setting_sha256"] != key:
                 raise UserError(
-                    f"{path} was made with another setting or teacher; remove it, or name another "
-                    "folder with --results"
+                    f"{name} seed {seed} was made with another setting or teacher; name other "
+                    "folders with --runs and --results"
                 )
             continue
         if arguments.minutes and time.monotonic() - started > 60 * arguments.minutes:
@@ -439,13 +451,12 @@ def score(
     return found
 
 
-def write_tables(results: Path) -> None:
+def write_tables(runs: Path, results: Path) -> None:
     """Means over seeds, and paired differences to the supervised student, of what there is."""
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in CELLS}
-    for path in sorted(results.glob("*_s*.json")):
-        row = read_json(path)
-        rows[row["cell"]].append(row)
-    rows = {name: found for name, found in rows.items() if found}
+    trained = list(collected(runs, results).values())
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in trained:
+        rows.setdefault(row["cell"], []).append(row)
     if BASELINE not in rows:
         info(f"no table yet: no result of {BASELINE} in {results}")
         return
@@ -476,6 +487,7 @@ def write_tables(results: Path) -> None:
             known = {s: e.as_json() for s, e in differences.items() if e is not None}
             if known:  # otherwise the two have no seed in common
                 twins[f"{name} − {twin}"] = known
+    write_json(results / ROWS, {"schema": SCHEMA, "rows": trained})
     write_json(results / "summary.json", {"schema": SCHEMA, "rows": summary, "twins": twins})
     columns = ["row", "seeds", "validation"]
     columns += [f"{s}{d}" for s in sets for d in ("", " − supervised")]
@@ -489,13 +501,10 @@ def write_tables(results: Path) -> None:
         for name, row in summary.items()
     ]
     table("Dice, deploy protocol; difference with 95 % interval over images", columns, cells)
-    text = markdown(columns, cells)
     if twins:
         columns = ["difference", *sets]
         cells = [[name, *(signed(row[s]) for s in sets)] for name, row in twins.items()]
         table("What one part gives", columns, cells)
-        text += "\n\n" + markdown(columns, cells)
-    write_text_atomic(results / "summary.md", text + "\n")
 
 
 def estimates(

@@ -60,12 +60,15 @@ class ImageScore:
         return size_group(self.fraction)
 
     def as_json(self) -> dict[str, Any]:
-        """A JSON object: `name`, `polyp_fraction`, `size` and every metric."""
+        """A JSON object: `name`, `polyp_fraction`, `size` and every metric, to six decimals."""
         return {
             "name": self.name,
             "polyp_fraction": round(self.fraction, 6),
             "size": self.size,
-            **self.metrics,
+            **{
+                name: None if value is None else round(value, 6)
+                for name, value in self.metrics.items()
+            },
         }
 
 

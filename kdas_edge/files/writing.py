@@ -79,14 +79,38 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically, indented, keys in the given order, with a final newline."""
-    write_bytes_atomic(path, json_bytes(value, indent=2))
+    """Write a JSON file atomically, indented, keys in the given order, with a final newline.
+
+    A list of plain values stands on one line, and so does an object of numbers or a short one:
+    files of samples take a third less room, and a changed row is one line of a diff.
+    """
+    write_bytes_atomic(path, json_bytes(value, indented=True))
 
 
-def json_bytes(value: Any, indent: int | None = None) -> bytes:
-    """Return a value as JSON in UTF-8 with a final newline; without `indent` on one line."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+def json_bytes(value: Any, indented: bool = False) -> bytes:
+    """Return a value as JSON in UTF-8 with a final newline; not `indented`, on one line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if indented:
+        text = _json_lines(json.loads(text), "\n")
     return (text + "\n").encode(errors="backslashreplace")
+
+
+def _json_lines(value: Any, line_end: str) -> str:
+    """JSON text of a parsed value; `line_end` is the newline and the indent of its closing line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict | list):
+        return line
+    children = list(value.values()) if isinstance(value, dict) else value
+    nested = any(isinstance(child, dict | list) and child for child in children)
+    words = isinstance(value, dict) and any(isinstance(child, str) for child in children)
+    if not nested and not (words and len(line) > 400):
+        return line
+    inner = line_end + "  "
+    parts = [_json_lines(child, inner) for child in children]
+    if isinstance(value, dict):
+        keys = (json.dumps(key, ensure_ascii=False) for key in value)
+        parts = [f"{key}: {part}" for key, part in zip(keys, parts, strict=True)]
+    return line[0] + inner + f",{inner}".join(parts) + line_end + line[-1]
 
 
 @contextlib.contextmanager

@@ -124,3 +124,20 @@ def test_json_that_is_none_is_named(tmp_path: Path) -> None:
 def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     assert sha256(tmp_path / "empty").startswith("e3b0c44298fc1c149afbf4c8996fb924")
+
+
+def test_json_is_written_with_plain_lists_and_short_objects_on_one_line(tmp_path: Path) -> None:
+    value = {
+        "samples": [1.5, None, "ä"],
+        "rows": [{"name": "a", "dice": {"mean": 0.5}}, {}, []],
+        "long": {"text": "x" * 500},
+        "numbers": {str(number): number for number in range(200)},
+        3: True,
+    }
+    path = tmp_path / "value.json"
+    write_json(path, value)
+    assert read_json(path) == {**{k: v for k, v in value.items() if k != 3}, "3": True}
+    lines = path.read_text().splitlines()
+    assert '  "samples": [1.5, null, "ä"],' in lines
+    assert '      "dice": {"mean": 0.5}' in lines
+    assert len(lines) == 16
