@@ -2,7 +2,7 @@
 
 Overlays stay behind: they show images that are not ours to pass on. With --weights the best network
 comes along as `weights.safetensors`, in half precision, so that others can distil from it or go on
-with `model.start`.
+with `model.init_from`.
 
     python benchmarks/collect_runs.py --weights runs/teacher_effb0_256 runs/student_mnv2_256
 """

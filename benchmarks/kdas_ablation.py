@@ -76,7 +76,7 @@ KDAS = {"variant": "attention_kd_sgm"}
 # half of the loss is the teacher's
 HALVES = {"teacher_weight": 0.5, "segmentation_weight": 0.5}
 # as many images an epoch as the other rows have
-TENTH = {"data.masks": 0.1, "data.epoch_images": 1305}
+TENTH = {"data.labelled_fraction": 0.1, "data.epoch_images": 1305}
 # in the order in which they are worth training: all first seeds, then the second ones
 CELLS = {
     # Table 3
@@ -89,35 +89,35 @@ CELLS = {
         "KDAS, the teacher's terms divided by 200", {**KDAS, "teacher_scale": 0.005}, 3
     ),
     "soft_mask": Cell(
-        "half of the loss on the teacher's map (ours)", {"variant": "soft_mask", **HALVES}, 3
+        "half of the loss on the teacher's map (ours)", {"variant": "soft_labels", **HALVES}, 3
     ),
     "soft_mask_once": Cell(
         "soft_mask, the teacher asked once about each image and its mirror images",
-        {"variant": "soft_mask", **HALVES},
+        {"variant": "soft_labels", **HALVES},
         3,
-        {"teacher_once": True, "teacher_mirrors": 4},
+        {"cache_teacher": True, "teacher_tta": 4},
     ),
     "soft_mask_same_view": Cell(
         "soft_mask, the teacher sees the student's 192 pixels instead of 256",
-        {"variant": "soft_mask", **HALVES},
+        {"variant": "soft_labels", **HALVES},
         3,
         {"teacher_size": None},
     ),
     "released_code": Cell("as the authors' repository", {"variant": "released_code"}),
     "reused_decoder": Cell(
-        "no teacher, but its decoder to begin with", {}, 3, {"model.decoder": "TEACHER"}
+        "no teacher, but its decoder to begin with", {}, 3, {"model.init_decoder_from": "TEACHER"}
     ),
     "reused_decoder_soft_mask_once": Cell(
         "both: its decoder to begin with, and its maps asked once",
-        {"variant": "soft_mask", **HALVES},
+        {"variant": "soft_labels", **HALVES},
         3,
-        {"teacher_once": True, "teacher_mirrors": 4, "model.decoder": "TEACHER"},
+        {"cache_teacher": True, "teacher_tta": 4, "model.init_decoder_from": "TEACHER"},
     ),
     "reused_decoder_inputs": Cell(
         "its decoder to begin with, and to feed it as the teacher's encoder does (SimKD)",
         {"variant": "decoder_inputs", **HALVES},
         3,
-        {"model.decoder": "TEACHER"},
+        {"model.init_decoder_from": "TEACHER"},
     ),
     "pairwise": Cell(
         "similarities between places in the encoders' maps (arXiv 1903.04197), times 10",
@@ -127,14 +127,14 @@ CELLS = {
     "tenth": Cell("no teacher, masks of a tenth of the images", {}, 3, TENTH),
     "tenth_soft_mask": Cell(
         "soft_mask, masks of a tenth of the images, the teacher asked once about all",
-        {"variant": "soft_mask", **HALVES},
+        {"variant": "soft_labels", **HALVES},
         3,
-        {**TENTH, "teacher_once": True, "teacher_mirrors": 4},
+        {**TENTH, "cache_teacher": True, "teacher_tta": 4},
     ),
     # learning from frames without masks, at the cost of the rows above
     "soft_mask_unlabelled": Cell(
         "soft_mask, some of the images are frames without masks",
-        {"variant": "soft_mask", **HALVES},
+        {"variant": "soft_labels", **HALVES},
         3,
         {"data.unlabelled": "FRAMES", "data.epoch_images": 1305},
     ),
@@ -204,7 +204,15 @@ CELLS = {
 }
 BASELINE = "supervised"
 # keys of a recipe that did not exist when the first rows were made
-NEWER = {"masks", "decoder", "teacher_mirrors", "teacher_once", "bubbles", "coding", "stride"}
+NEWER = {
+    "labelled_fraction",
+    "init_decoder_from",
+    "teacher_tta",
+    "cache_teacher",
+    "bubbles",
+    "coding",
+    "stride",
+}
 # what one part of a row gives, against the row that lacks only that part
 TWINS = (
     ("attention_kd_sgm", "attention_kd"),  # the symmetric guided map
@@ -321,7 +329,10 @@ def recipe_of(name: str, seed: int, arguments: argparse.Namespace) -> TrainRecip
         values.append(f"model.pretrained={encoder}")
     if arguments.unlabelled is not None and "data.unlabelled" in cell.other:
         values.append(f"data.unlabelled={arguments.unlabelled}")
-    asks = {"model.decoder": "model.decoder" in cell.other, "teacher": "variant" in cell.loss}
+    asks = {
+        "model.init_decoder_from": "model.init_decoder_from" in cell.other,
+        "teacher": "variant" in cell.loss,
+    }
     if any(asks.values()) and arguments.teacher is None:
         raise UserError(f"{name} needs --teacher; or leave it out with --only")
     values += [f"{key}={arguments.teacher}" for key, asked in asks.items() if asked]
@@ -348,7 +359,7 @@ def public(recipe: TrainRecipe) -> dict[str, Any]:
         ("data", "root"),
         ("data", "unlabelled"),
         ("model", "pretrained"),
-        ("model", "decoder"),
+        ("model", "init_decoder_from"),
     ):
         if isinstance(values[section][key], str):
             values[section][key] = Path(values[section][key]).name
@@ -367,7 +378,7 @@ def public(recipe: TrainRecipe) -> dict[str, Any]:
 
 
 def asks_teacher(recipe: TrainRecipe) -> bool:
-    return recipe.teacher is not None or recipe.model.decoder is not None
+    return recipe.teacher is not None or recipe.model.init_decoder_from is not None
 
 
 def fingerprint(recipe: TrainRecipe, teacher: Path | None) -> str:

@@ -8,17 +8,23 @@ the run, so that a run says by itself what made it.
 import copy
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from kdas_edge.errors import UserError
-from kdas_edge.files import read_json
+from kdas_edge.recipe_text import apply_override, old_name, read_values, with_new_names
+
+# images in memory as 8-bit RGB: more of a side than any network of ours is fed
+_LARGEST = 2048
+# torch and numpy take no larger seed
+_Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 def _as_text(value: Any) -> Any:
@@ -37,29 +43,32 @@ class DataRecipe(_Section):
         description="values of the masks that are polyp, such as 1,2 or 128-255 or #ff0000; null: "
         "all that is not background (see kdas-edge data check --help)",
     )
-    size: int = Field(352, ge=64, le=2048, multiple_of=32, description="side in pixels")
+    size: int = Field(352, ge=64, le=_LARGEST, multiple_of=32, description="side in pixels")
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the training images")
-    split_seed: int = Field(0, description="seed of the split; apart from the training seed")
+    split_seed: _Seed = Field(0, description="seed of the split; apart from the training seed")
     limit: int | None = Field(None, ge=4, description="a trial: use only N of the pairs")
-    masks: float = Field(
+    labelled_fraction: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="a trial: use the masks of this fraction of the training images; of the others "
-        "the teacher alone speaks, and without a teacher they are left out",
+        description="a trial: use the masks of this fraction of the training images; on the others "
+        "only the teacher's terms count, and without a teacher they are left out",
     )
     unlabelled: str | None = Field(
-        None, description="folder of images without masks, on which only the teacher speaks"
+        None, description="folder of images without masks, for the teacher's terms only"
     )
-    unlabelled_agreement: float = Field(
+    pseudo_label_consistency: float = Field(
         0.9,
         ge=0,
         le=1,
-        description="frames on which the teacher's masks of mirror images overlap less (Dice) are "
-        "left out; 0 keeps all",
+        description="frames without masks are left out where the teacher's masks of the frame and "
+        "its flips overlap less than this (mean Dice); 0 keeps all",
     )
     epoch_images: int | None = Field(
-        None, ge=1, description="images an epoch, drawn anew each time; null: all of them once"
+        None,
+        ge=1,
+        le=10_000_000,
+        description="images an epoch, drawn anew each time; null: all of them once",
     )
 
 
@@ -76,10 +85,10 @@ class ModelRecipe(_Section):
     pretrained: bool | str = Field(
         False, description="true: timm's hub; a path: local safetensors; false: random"
     )
-    start: str | None = Field(
-        None, description="run or checkpoint to go on from: the whole network, not the encoder only"
+    init_from: str | None = Field(
+        None, description="run or checkpoint whose weights to begin with: the whole network"
     )
-    decoder: str | None = Field(
+    init_decoder_from: str | None = Field(
         None,
         description="run or checkpoint, the teacher as a rule, whose decoder to begin with; the "
         "encoder may be another",
@@ -88,10 +97,10 @@ class ModelRecipe(_Section):
 
     @model_validator(mode="after")
     def _one_beginning(self) -> "ModelRecipe":
-        if self.start is not None and self.decoder is not None:
+        if self.init_from is not None and self.init_decoder_from is not None:
             raise ValueError(
-                f"model.start {self.start!r} brings a decoder, and model.decoder "
-                f"{self.decoder!r} another; leave one of them out"
+                f"model.init_from {self.init_from!r} brings a decoder, and model.init_decoder_from "
+                f"{self.init_decoder_from!r} another; leave one of them out"
             )
         return self
 
@@ -127,7 +136,7 @@ class LossRecipe(_Section):
         "attention_kd_sgm",
         "kdas",
         "released_code",
-        "soft_mask",
+        "soft_labels",
         "output_match",
         "pairwise",
         "decoder_inputs",
@@ -148,22 +157,24 @@ class LossRecipe(_Section):
 class ScheduleRecipe(_Section):
     """Epochs, optimiser, learning rate and what is done to gradients and weights."""
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(16, ge=1, description="over all processes together")
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(16, ge=1, le=4096, description="over all processes together")
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     decay: Literal["constant", "cosine"] = "cosine"
     warmup: float = Field(0.0, ge=0, lt=1, description="fraction of all steps")
     clip: float = Field(0.5, ge=0, description="clip of each gradient value; 0 is off")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 is off")
-    scales: list[float] = Field([1.0], min_length=1, description="training sizes, times data.size")
+    scales: list[Annotated[float, Field(gt=0, le=4)]] = Field(
+        [1.0], min_length=1, max_length=16, description="training sizes, times data.size"
+    )
     scale_mode: Literal["each", "random"] = Field(
         "each", description="one optimiser step per scale (published), or one random scale per step"
     )
     freeze_batch_norm_from: float = Field(
         1.0, ge=0, le=1, description="batch-norm statistics fixed from this fraction of the epochs"
     )
-    fit_bias: bool = Field(
+    calibrate_threshold: bool = Field(
         False,
         description="at the end, shift the logits so that 0.5 is the best threshold on the "
         "validation split",
@@ -176,7 +187,7 @@ class EngineRecipe(_Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     compile: bool = False
-    threads: int | None = Field(None, ge=1, description="CPU threads; null: all")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; null: all")
     checkpoint_minutes: float = Field(2.0, gt=0)
     overlay_every: int = Field(5, ge=0, description="epochs between validation overlays; 0: never")
 
@@ -191,27 +202,27 @@ def _variant_by_teacher(values: Any) -> Any:
     return values
 
 
-def _once_needs_maps(once: bool, loss: LossRecipe) -> None:
-    if once and loss.variant not in ("soft_mask", "output_match"):
+def _cache_needs_maps(cached: bool, loss: LossRecipe) -> None:
+    if cached and loss.variant not in ("soft_labels", "output_match"):
         raise ValueError(
-            f"teacher_once keeps a probability, loss.variant {loss.variant!r} needs the teacher's "
-            "logits; set loss.variant: soft_mask, or teacher_once: false"
+            f"cache_teacher stores a probability, loss.variant {loss.variant!r} needs the "
+            "teacher's logits; set loss.variant: soft_labels, or cache_teacher: false"
         )
 
 
-def _features_of_one_pass(mirrors: int, loss: LossRecipe) -> None:
-    if mirrors > 1 and loss.variant in FEATURE_VARIANTS:
+def _features_of_one_pass(tta: int, loss: LossRecipe) -> None:
+    if tta > 1 and loss.variant in FEATURE_VARIANTS:
         raise ValueError(
-            f"teacher_mirrors {mirrors} averages outputs, loss.variant {loss.variant!r} takes "
-            "features of one pass; set teacher_mirrors: 1"
+            f"teacher_tta {tta} averages outputs, loss.variant {loss.variant!r} takes "
+            "features of one pass; set teacher_tta: 1"
         )
 
 
-def _bias_needs_validation(schedule: ScheduleRecipe | None, data: DataRecipe) -> None:
-    if schedule is not None and schedule.fit_bias and not data.validation:
+def _threshold_needs_validation(schedule: ScheduleRecipe | None, data: DataRecipe) -> None:
+    if schedule is not None and schedule.calibrate_threshold and not data.validation:
         raise ValueError(
-            "schedule.fit_bias needs a validation split; set data.validation above 0, or "
-            "schedule.fit_bias: false"
+            "schedule.calibrate_threshold needs a validation split; set data.validation above 0, "
+            "or schedule.calibrate_threshold: false"
         )
 
 
@@ -219,20 +230,28 @@ class TrainRecipe(_Section):
     """`kdas-edge train` and `kdas-edge distill`."""
 
     name: str = "run"
-    seed: int = 0
+    seed: _Seed = 0
     data: DataRecipe
     model: ModelRecipe = ModelRecipe()
     teacher: str | None = Field(None, description="run or checkpoint of the teacher (distill)")
     teacher_size: int | None = Field(
-        None, ge=64, multiple_of=32, description="the teacher sees the image at this size"
+        None,
+        ge=64,
+        le=_LARGEST,
+        multiple_of=32,
+        description="side of the teacher's input; null: as data.size",
     )
-    teacher_mirrors: int = Field(
-        1, ge=1, le=4, description="mirror images over which the teacher's answer is averaged"
+    teacher_tta: int = Field(
+        1,
+        ge=1,
+        le=4,
+        description="test-time augmentation: flips over which its outputs are averaged",
     )
-    teacher_once: bool = Field(
+    cache_teacher: bool = Field(
         False,
-        description="ask the teacher once about each image, before the training, instead of in "
-        "each step about the augmented one; for loss.variant soft_mask and output_match",
+        description="run the teacher once on each image, before the training, and store its "
+        "probabilities, instead of on the augmented image in each step; for loss.variant "
+        "soft_labels and output_match",
     )
     augment: AugmentRecipe = AugmentRecipe()
     loss: LossRecipe = LossRecipe(variant="supervised")
@@ -250,17 +269,17 @@ class TrainRecipe(_Section):
             )
         if self.data.unlabelled is not None and self.teacher is None:
             raise ValueError(
-                f"data.unlabelled {self.data.unlabelled!r} needs a teacher, which alone speaks "
-                "there; set teacher: RUN, or data.unlabelled: null"
+                f"data.unlabelled {self.data.unlabelled!r} needs a teacher, as the images have no "
+                "masks; set teacher: RUN, or data.unlabelled: null"
             )
         if self.loss.variant == "supervised" and self.teacher is not None:
             raise ValueError(
                 "loss.variant 'supervised' does not use the teacher; set loss.variant: kdas, "
                 "or leave the teacher out"
             )
-        _once_needs_maps(self.teacher_once, self.loss)
-        _features_of_one_pass(self.teacher_mirrors, self.loss)
-        _bias_needs_validation(self.schedule, self.data)
+        _cache_needs_maps(self.cache_teacher, self.loss)
+        _features_of_one_pass(self.teacher_tta, self.loss)
+        _threshold_needs_validation(self.schedule, self.data)
         return self
 
 
@@ -335,13 +354,13 @@ class QuantizeRecipe(_Section):
     """`kdas-edge quantize`: from a float run to a quantised run."""
 
     name: str = "quantized"
-    seed: int = 0
+    seed: _Seed = 0
     data: DataRecipe
     student: str = Field(description="the float run, or a checkpoint")
     teacher: str | None = None
-    teacher_size: int | None = Field(None, ge=64, multiple_of=32)
-    teacher_mirrors: int = Field(1, ge=1, le=4)
-    teacher_once: bool = False
+    teacher_size: int | None = Field(None, ge=64, le=_LARGEST, multiple_of=32)
+    teacher_tta: int = Field(1, ge=1, le=4)
+    cache_teacher: bool = False
     calibration: CalibrationRecipe = CalibrationRecipe()
     ptq: PtqRecipe = PtqRecipe()
     augment: AugmentRecipe = AugmentRecipe()
@@ -364,9 +383,9 @@ class QuantizeRecipe(_Section):
                 f"loss.variant {self.loss.variant!r} needs a teacher; set teacher: RUN, "
                 "or loss.variant: supervised"
             )
-        _once_needs_maps(self.teacher_once, self.loss)
-        _features_of_one_pass(self.teacher_mirrors, self.loss)
-        _bias_needs_validation(self.schedule, self.data)
+        _cache_needs_maps(self.cache_teacher, self.loss)
+        _features_of_one_pass(self.teacher_tta, self.loss)
+        _threshold_needs_validation(self.schedule, self.data)
         return self
 
 
@@ -375,83 +394,95 @@ _Kind = TypeVar("_Kind", TrainRecipe, QuantizeRecipe)
 
 
 def load_recipe(
-    kind: type[_Kind], source: Path | dict[str, Any] | None, overrides: list[str]
+    kind: type[_Kind],
+    source: Path | dict[str, Any] | None,
+    overrides: list[str],
+    recorded: bool = False,
 ) -> _Kind:
     """Read, override and validate a recipe.
 
     Args:
         kind: `TrainRecipe` or `QuantizeRecipe`.
         source: a YAML or JSON file, the same as a dictionary, or None for nothing but overrides.
-        overrides: `key.subkey=value`; the value is read as YAML.
+        overrides: `key.subkey=value`; the value is text where the key is a name or a path, else it
+            is read as YAML.
+        recorded: it was written by a run, perhaps of the first release, whose keys are then read
+            under their new names.
 
     Raises:
-        UserError: unreadable file, unknown key (the nearest is suggested), wrong type or range.
+        UserError: unreadable file, unknown key (the nearest is suggested), a key that is called
+            otherwise now, wrong type or range.
     """
     where = str(source) if isinstance(source, Path) else "recipe"
-    values = _read(source) if isinstance(source, Path) else copy.deepcopy(source or {})
+    values = read_values(source) if isinstance(source, Path) else copy.deepcopy(source or {})
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override, lambda key, text: _override_text(kind, key, text))
+    if recorded:
+        values = with_new_names(values)
+    renamed = old_name(values)
+    if renamed is not None:
+        raise UserError(f"{where}: {renamed}")
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{where}: {_first_problem(error, kind)}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if path.suffix == ".json":
-        values = read_json(path)
-    else:
-        try:
-            values = yaml.safe_load(path.read_text())
-        except OSError as error:
-            raise UserError(
-                f"cannot read recipe {path}: {error.strerror}; see the recipes/ folder"
-            ) from error
-        except yaml.YAMLError as error:
-            line = " ".join(str(error).split())
-            raise UserError(f"{path} is not YAML ({line}); correct the line") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no keys; a recipe is a YAML mapping, see recipes/")
-    return values
+def _override_text(kind: type[BaseModel], key: str, text: str) -> str | bool | None:
+    """The value of an override whose key takes text; YAML would read `no` and `2024` otherwise.
 
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"override {override!r} is not key=value; for example schedule.epochs=3")
+    Raises:
+        LookupError: the key is unknown, or takes something else.
+    """
     *sections, last = key.split(".")
     for section in sections:
-        if values.get(section) is None:
-            values[section] = {}
-        values = values[section]
-        if not isinstance(values, dict):
-            raise UserError(f"override {override!r}: {section} has no keys below it")
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        values[last] = text
+        kind = _section_at(kind, section)
+    annotation = kind.model_fields[last].annotation
+    kinds = set(get_args(annotation) or (annotation,))
+    if not kinds <= {str, bool, NoneType} or str not in kinds:
+        raise LookupError(key)
+    word = text.strip().lower()
+    if NoneType in kinds and word in ("null", "none", "~", ""):
+        return None
+    if bool in kinds and word in ("true", "false"):
+        return word == "true"
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if quoted else text
 
 
 def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = _short(".".join(str(part) for part in first["loc"]))
     if first["type"] == "extra_forbidden":
         known = _fields_at(kind, [str(part) for part in first["loc"][:-1]])
-        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(str(first["loc"][-1])[:60], known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
         return f"unknown key {key!r}; {hint}"
     if first["type"] == "missing":
         return f"{key!r} is missing; set it in the recipe or as {key}=VALUE"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"]) if "ctx" in first else first["msg"]
-    return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    quotes = "; put it into quotes" if first["type"] == "string_type" else ""
+    reason = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{key} = {_short(repr(first['input']))}: {reason}{quotes}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _section_at(kind: type[BaseModel], name: str) -> type[BaseModel]:
+    """The section below a key; `LookupError` where the key is unknown or a value."""
+    annotation = kind.model_fields[name].annotation
+    for option in get_args(annotation) or (annotation,):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    raise LookupError(name)
 
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
-        annotation = kind.model_fields[part].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        kind = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+        kind = _section_at(kind, part)
     return list(kind.model_fields)
 
 

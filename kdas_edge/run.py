@@ -7,19 +7,29 @@ runs/<name>/
   overlays/
 """
 
+import contextlib
 import csv
 import datetime
 import json
 import os
-import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kdas_edge import environment
 from kdas_edge.console import info
 from kdas_edge.errors import UserError
-from kdas_edge.files import check_output_directory, read_json, write_json, write_text_atomic
+from kdas_edge.files import (
+    check_inputs_kept,
+    check_output_directory,
+    lock,
+    read_json,
+    read_json_lines,
+    staged_directory,
+    write_json,
+    write_text_atomic,
+)
 from kdas_edge.recipe import QuantizeRecipe, Recipe, TrainRecipe, dump_recipe, load_recipe
 
 
@@ -58,13 +68,11 @@ class Run:
             UserError: the run exists (or does not, for resume), has another recipe, or the folder
                 cannot be written.
         """
-        if Path(recipe.name).name != recipe.name or recipe.name in ("", ".", ".."):
-            raise UserError(f"name {recipe.name!r} is not a folder name; use letters and digits")
-        path = root / recipe.name
-        run = cls(path, writes=int(os.environ.get("RANK", "0")) == 0)
+        path = check_run_directory(root, recipe, resume, overwrite)
+        run = cls(path, writes=_writes())
         if not run.writes:
             return run
-        if resume and (path / "recipe.yaml").exists():
+        if resume:
             before = _read(path, type(recipe)).model_dump(mode="json")
             now = recipe.model_dump(mode="json")
             different = _differences(before, now)
@@ -73,23 +81,23 @@ class Run:
                     f"{path} was made with another recipe ({different[0]}); "
                     "resume with the same recipe, or choose another name"
                 )
+            if not (path / "run.json").exists():  # killed while the first release made the folder
+                run._begin(path, kind)
             run.log(f"resumed {_now()}")
             return run
-        check_output_directory(path, overwrite)
-        try:
-            if path.exists():
-                shutil.rmtree(path)
+        # renamed when it is complete: a run that was killed while it was made is no run
+        with staged_directory(path, overwrite) as staging:
             for folder in ("checkpoints", "overlays"):
-                (path / folder).mkdir(parents=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {path}: {error.strerror}; choose a folder that can be written"
-            ) from error
-        write_text_atomic(path / "recipe.yaml", dump_recipe(recipe))
-        write_json(path / "environment.json", environment.describe())
-        write_json(path / "run.json", {"kind": kind, "status": "running", "started": _now()})
+                (staging / folder).mkdir()
+            write_text_atomic(staging / "recipe.yaml", dump_recipe(recipe))
+            run._begin(staging, kind)
         run.log(f"created {_now()} by {' '.join(sys.argv)}")
         return run
+
+    @staticmethod
+    def _begin(path: Path, kind: str) -> None:
+        write_json(path / "environment.json", environment.describe())
+        write_json(path / "run.json", {"kind": kind, "status": "running", "started": _now()})
 
     @property
     def last_checkpoint(self) -> Path:
@@ -103,7 +111,9 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """Return `run.json`: kind, status, times and the result."""
-        state: dict[str, Any] = read_json(self.path / "run.json")
+        state = read_json(self.path / "run.json")
+        if not isinstance(state, dict):
+            raise UserError(f"{self.path / 'run.json'} is no JSON object; make the run again")
         return state
 
     def update(self, **values: Any) -> None:
@@ -116,7 +126,7 @@ class Run:
         if not self.writes:
             return
         info(message)
-        with (self.path / "log.txt").open("a") as file:
+        with (self.path / "log.txt").open("a", encoding="utf-8", errors="replace") as file:
             file.write(message + "\n")
 
     def record(self, row: dict[str, Any]) -> None:
@@ -142,9 +152,10 @@ class Run:
         self._tensorboard.flush()
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the rows recorded so far, one per epoch."""
+        """Return the rows recorded so far, one per epoch; a line that a kill cut is left out."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        rows = read_json_lines(path) if path.exists() else []
+        return [row for row in rows if isinstance(row, dict) and {"epoch", "step"} <= set(row)]
 
     def rewind(self, step: int) -> None:
         """Forget rows after `step`: the run resumes there and will record them again."""
@@ -160,6 +171,57 @@ class Run:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
+
+
+def check_run_directory(
+    root: Path, recipe: Recipe, resume: bool = False, overwrite: bool = False
+) -> Path:
+    """Say where a run goes, or refuse, before any long work begins.
+
+    Args:
+        root: folder of all runs.
+        recipe: its `name` is the folder's.
+        resume: go on with a run that is there.
+        overwrite: replace a run that is there.
+
+    Returns:
+        `root/<recipe.name>`.
+
+    Raises:
+        UserError: the name is no folder's, there is nothing to resume, or something to lose.
+    """
+    name = recipe.name
+    if Path(name).name != name or name in ("", ".", "..") or "\0" in name or len(name) > 100:
+        raise UserError(
+            f"name {name[:100]!r} is not a folder name; use up to 100 letters and digits"
+        )
+    path = root / name
+    if not _writes():
+        return path
+    begun = (path / "recipe.yaml").is_file()
+    if resume:
+        if not begun:
+            raise UserError(f"{path} is no run that could be resumed; leave --resume out")
+    elif begun and not overwrite and _status(path) in (None, "running", "interrupted"):
+        raise UserError(
+            f"{path} was begun and not finished; add --resume to go on with it, or --overwrite to "
+            "start again"
+        )
+    else:
+        check_output_directory(path, overwrite)
+    check_inputs_kept(path, _inputs(recipe))
+    return path
+
+
+@contextlib.contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Be the only job that writes a run; the processes of one job count as one.
+
+    Raises:
+        UserError: another process is at work on it.
+    """
+    with lock(path) if _writes() else contextlib.nullcontext():
+        yield
 
 
 def open_run(path: Path) -> tuple[Run, Recipe]:
@@ -178,8 +240,8 @@ def open_run(path: Path) -> tuple[Run, Recipe]:
 def _read(path: Path, kind: type[Recipe]) -> Recipe:
     """Read the recipe of a run; keys that are newer than the run stand at their defaults."""
     if kind is QuantizeRecipe:
-        return load_recipe(QuantizeRecipe, path / "recipe.yaml", [])
-    return load_recipe(TrainRecipe, path / "recipe.yaml", [])
+        return load_recipe(QuantizeRecipe, path / "recipe.yaml", [], recorded=True)
+    return load_recipe(TrainRecipe, path / "recipe.yaml", [], recorded=True)
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
@@ -192,6 +254,29 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
             found += _differences(before.get(key), now.get(key), f"{prefix}{key}.")
         return found
     return [] if before == now else [f"{prefix[:-1]}: {before!r}, now {now!r}"]
+
+
+def _inputs(recipe: Recipe) -> list[Path]:
+    """What a run reads and must not replace."""
+    named: list[object] = [recipe.data.root, recipe.data.unlabelled, recipe.teacher]
+    if isinstance(recipe, QuantizeRecipe):
+        named += [recipe.student, recipe.calibration.source]
+    else:
+        named += [recipe.model.init_from, recipe.model.init_decoder_from, recipe.model.pretrained]
+    return [Path(one) for one in named if isinstance(one, str)]
+
+
+def _status(path: Path) -> str | None:
+    try:
+        status = json.loads((path / "run.json").read_bytes()).get("status")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return status if isinstance(status, str) else None
+
+
+def _writes() -> bool:
+    """Whether this is the first process of its job, which alone writes."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _now() -> str:

@@ -1,5 +1,6 @@
 """`kdas-edge train`: one network, supervised."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,7 @@ def run_recipe(
 ) -> dict[str, Any]:
     """Resolve a training recipe, run it and print the result; shared by train and distill."""
     from kdas_edge.console import table
+    from kdas_edge.data.heldout import has_tests
     from kdas_edge.distill.training import run_training
     from kdas_edge.files import write_json
     from kdas_edge.recipe import TrainRecipe, load_recipe
@@ -83,8 +85,10 @@ def run_recipe(
     )
     if json is not None:
         write_json(json, summary)
-    run, root = summary["run"], resolved.data.root
-    print(f"next: kdas-edge eval {run} --data {root}")
+    run, root = shlex.quote(summary["run"]), shlex.quote(resolved.data.root)
+    # a folder without test sets holds what the network was trained on
+    tests = root if has_tests(Path(resolved.data.root)) else "OTHER_IMAGES"
+    print(f"next: kdas-edge eval {run} --data {tests}")
     if resolved.teacher is None:
         print(f"      kdas-edge distill --teacher {run} --data {root}")
     else:

@@ -115,8 +115,8 @@ def load_training_data(recipe: DataRecipe, size: int | None = None) -> TrainingD
         raise UserError(f"{recipe.root}: no training image is left; lower data.validation")
     train, validation = _slice(resident, slice(0, cut)), _slice(resident, slice(cut, None))
     _refuse_without_polyp(train, validation, recipe)
-    if recipe.masks < 1:
-        train = _with_few_masks(train, recipe.masks, recipe.split_seed)
+    if recipe.labelled_fraction < 1:
+        train = _with_few_masks(train, recipe.labelled_fraction, recipe.split_seed)
     return TrainingData(
         train=train,
         validation=validation,

@@ -84,7 +84,7 @@ def fit(
         )
     trainer = Trainer(recipe, student, architecture, teacher, teacher_architecture, fabric)
     train, validation = data.train.to(fabric.device), data.validation.to(fabric.device)
-    if recipe.teacher_once:
+    if recipe.cache_teacher:
         assert teacher is not None and teacher_architecture is not None  # the recipe sees to it
         train = with_maps(
             train,

@@ -70,8 +70,8 @@ def decoder_inputs_loss(students: Sequence[Tensor], teachers: Sequence[Tensor]) 
     """How far the student's decoder is from reading what the teacher's reads ([2], equation 3).
 
     Mean squared difference, averaged over the levels. What the decoder reads was normalised, so
-    that a level counts about as much as another. With the teacher's decoder (`model.decoder`) a
-    student for which it is 0 is the teacher.
+    that a level counts about as much as another. With the teacher's decoder
+    (`model.init_decoder_from`) a student for which it is 0 is the teacher.
 
     Args:
         students: inputs of the student's decoder, (B, C, h_i, w_i) each.

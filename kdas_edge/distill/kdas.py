@@ -196,14 +196,14 @@ class DistillationLoss:
     - `attention_kd_sgm`, `kdas`: "attention" and "sgm", equations 3 and 6.
     - `released_code`: "kl" and "sgm" as in the authors' repository, weight 0.3 against 0.7 and the
       structure loss as released, whatever the recipe says about those.
-    - `soft_mask` (ours): "soft_mask", `bce_dice` of each output against the teacher's probability
-      sigmoid(z1 + z2). Its Dice part also sharpens: a soft target is not its minimum.
+    - `soft_labels` (ours): "soft_labels", `bce_dice` of each output against the teacher's
+      probability sigmoid(z1 + z2). Its Dice part also sharpens: a soft target is not its minimum.
     - `output_match` (ours): "output_match", the cross-entropy of sigmoid(z1 + z2) against the
       teacher's, mean over pixels. Its only minimum is the teacher's output, so that it is what a
       quantised network needs that is to stay its float self: the float student is the teacher.
     - `pairwise`: "pairwise", `pairwise_loss` of the encoders' features; the outputs do not count.
     - `decoder_inputs`: "decoder_inputs", `decoder_inputs_loss`, for a student with its teacher's
-      decoder (`model.decoder`); the outputs do not count.
+      decoder (`model.init_decoder_from`); the outputs do not count.
 
     `teacher_scale` multiplies the terms of the teacher on top of their weight.
 
@@ -291,9 +291,9 @@ class DistillationLoss:
                     "kl": t**2 * torch.stack(kl).sum(),
                     "sgm": released_symmetric_term(student[0], matched[0]),
                 }
-            case "soft_mask":
+            case "soft_labels":
                 target = torch.sigmoid(_summed(matched))
-                return {"soft_mask": bce_dice(student[0], target) + bce_dice(student[1], target)}
+                return {"soft_labels": bce_dice(student[0], target) + bce_dice(student[1], target)}
             case "output_match":
                 own, target = _summed(student), torch.sigmoid(_summed(matched))
                 return {"output_match": F.binary_cross_entropy_with_logits(own, target)}

@@ -82,7 +82,7 @@ def agreement(
     return torch.cat(agreements).cpu(), torch.cat(fractions).cpu()
 
 
-def judge_frames(
+def filter_pseudo_labels(
     data: TrainingData,
     recipe: TrainRecipe,
     teacher: nn.Module,
@@ -114,7 +114,7 @@ def judge_frames(
     size = recipe.teacher_size or recipe.data.size
     agreements, fractions = agreement(teacher, train.images[frames], size, architecture)
     twins = _twins(train.images[frames], data, Path(recipe.data.root))
-    least = recipe.data.unlabelled_agreement
+    least = recipe.data.pseudo_label_consistency
     verdicts = [
         FrameVerdict(name, float(a), float(f), twin, twin is None and float(a) >= least)
         for name, a, f, twin in zip(names, agreements, fractions, twins, strict=True)
@@ -122,12 +122,12 @@ def judge_frames(
     if not any(verdict.used for verdict in verdicts):
         raise UserError(
             f"data.unlabelled: no frame of {recipe.data.unlabelled} is left (largest agreement "
-            f"{max(v.agreement for v in verdicts):.2f}); lower data.unlabelled_agreement"
+            f"{max(v.agreement for v in verdicts):.2f}); lower data.pseudo_label_consistency"
         )
     return verdicts
 
 
-def without_doubtful(data: TrainingData, verdicts: Sequence[FrameVerdict]) -> TrainingData:
+def keep_consistent(data: TrainingData, verdicts: Sequence[FrameVerdict]) -> TrainingData:
     """Drop the frames that are not used."""
     dropped = {verdict.name for verdict in verdicts if not verdict.used}
     kept = torch.tensor([name not in dropped for name in data.train.names])

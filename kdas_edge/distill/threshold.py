@@ -27,7 +27,7 @@ _AS_GOOD = 5e-4
 
 
 @dataclass(frozen=True)
-class DecisionBias:
+class ThresholdCalibration:
     """What was added to the logits, and what it gave on the validation split.
 
     Attributes:
@@ -80,7 +80,7 @@ def dice_by_shift(
     return total / len(images)
 
 
-def choose(dice: NDArray[np.float64]) -> DecisionBias:
+def choose(dice: NDArray[np.float64]) -> ThresholdCalibration:
     """The smallest shift that is as good as the best one.
 
     Args:
@@ -88,14 +88,14 @@ def choose(dice: NDArray[np.float64]) -> DecisionBias:
     """
     good = np.flatnonzero(dice >= dice.max() - _AS_GOOD)
     best = good[np.argmin(np.abs(SHIFTS[good]))]
-    return DecisionBias(
+    return ThresholdCalibration(
         float(SHIFTS[best]), float(dice[np.abs(SHIFTS).argmin()]), float(dice[best])
     )
 
 
-def fit_bias(
+def calibrate_threshold(
     network: nn.Module, data: TrainingData, size: int, architecture: Architecture
-) -> DecisionBias:
+) -> ThresholdCalibration:
     """Shift a trained network's logits, in place, as its validation split wants it.
 
     Args:
@@ -111,7 +111,7 @@ def fit_bias(
     return found
 
 
-def fit_bias_of_run(run: Run, data: TrainingData, size: int) -> DecisionBias:
+def calibrate_threshold_of_run(run: Run, data: TrainingData, size: int) -> ThresholdCalibration:
     """Shift the logits of a run's best checkpoint; a second call finds nothing left to shift.
 
     Args:
@@ -120,7 +120,7 @@ def fit_bias_of_run(run: Run, data: TrainingData, size: int) -> DecisionBias:
         size: the network's input size.
     """
     network, architecture = load_network(run.best_checkpoint)
-    found = fit_bias(network, data, size, architecture)
+    found = calibrate_threshold(network, data, size, architecture)
     if run.writes and found.shift:
         save_network(run.best_checkpoint, network.state_dict(), architecture)
         run.update(decision_bias=asdict(found))

@@ -105,7 +105,7 @@ class Trainer:
         student: called with (B, 3, s, s) normalised images; returns two logit maps (B, 1, s, s).
         architecture: of the student; says how to normalise.
         teacher: frozen here; None for supervised training, and unused where the training set holds
-            the teacher's maps (`teacher_once`).
+            the teacher's maps (`cache_teacher`).
         teacher_architecture: of the teacher.
         fabric: see `make_fabric`.
     """
@@ -126,7 +126,7 @@ class Trainer:
         self.teacher_size = recipe.teacher_size or recipe.data.size
         self.fabric = fabric
         self.loss = DistillationLoss(recipe.loss)
-        asked = self.loss.needs_teacher and not recipe.teacher_once
+        asked = self.loss.needs_teacher and not recipe.cache_teacher
         if asked and (teacher is None or teacher_architecture is None):
             raise UserError(f"loss.variant {recipe.loss.variant} needs a teacher; set teacher: RUN")
         self.network = student

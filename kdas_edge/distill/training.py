@@ -12,14 +12,13 @@ from kdas_edge.distill import pseudo_labels
 from kdas_edge.distill.engine import fit
 from kdas_edge.distill.features import check_comparable
 from kdas_edge.distill.schedule import derive_seed
-from kdas_edge.distill.threshold import fit_bias_of_run
+from kdas_edge.distill.threshold import calibrate_threshold_of_run
 from kdas_edge.errors import UserError
-from kdas_edge.files import check_output_directory
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.tta import with_mirrors
 from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters
 from kdas_edge.recipe import TrainRecipe
-from kdas_edge.run import Run
+from kdas_edge.run import Run, check_run_directory, only_writer
 
 # parts of a network that are the same whatever the encoder, and what they expect of it
 _DECODER = ("cfm.", "sam.", "refine.", "head1.", "head2.")
@@ -44,15 +43,18 @@ def run_training(
     Raises:
         UserError: anything wrong with the recipe, the data, a checkpoint or the output folder.
     """
+    with only_writer(check_run_directory(out, recipe, resume, overwrite)):
+        return _train(recipe, out, resume, overwrite)
+
+
+def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dict[str, Any]:
     # everything a person can have got wrong is found before the run exists
-    if not resume:
-        check_output_directory(out / recipe.name, overwrite)
     torch.manual_seed(derive_seed(recipe.seed))
     student, architecture = build(recipe.model, recipe.data.size)
-    if recipe.model.start is not None:
-        start_from(Path(recipe.model.start), student, architecture)
-    if recipe.model.decoder is not None:
-        take_decoder(Path(recipe.model.decoder), student, architecture)
+    if recipe.model.init_from is not None:
+        start_from(Path(recipe.model.init_from), student, architecture)
+    if recipe.model.init_decoder_from is not None:
+        take_decoder(Path(recipe.model.init_decoder_from), student, architecture)
     teacher: torch.nn.Module | None = None
     teacher_architecture = None
     if recipe.teacher is not None:
@@ -66,13 +68,13 @@ def run_training(
         # asked without mirrors: it is their disagreement that counts
         assert teacher is not None and teacher_architecture is not None  # the recipe sees to it
         known = out / recipe.name / pseudo_labels.FILE_NAME
-        verdicts = pseudo_labels.judge_frames(
+        verdicts = pseudo_labels.filter_pseudo_labels(
             data, recipe, teacher, teacher_architecture, known if resume else None
         )
-        data = pseudo_labels.without_doubtful(data, verdicts)
+        data = pseudo_labels.keep_consistent(data, verdicts)
 
     if teacher is not None:
-        teacher = with_mirrors(teacher, recipe.teacher_mirrors)
+        teacher = with_mirrors(teacher, recipe.teacher_tta)
 
     run = Run.create(
         out, recipe, resume, overwrite, "train" if recipe.teacher is None else "distill"
@@ -85,15 +87,15 @@ def run_training(
         size = recipe.teacher_size or recipe.data.size
         run.log(describe("teacher", teacher, teacher_architecture, size)["line"])
     if recipe.data.unlabelled is not None:
-        pseudo_labels.record(run, verdicts, recipe.data.unlabelled_agreement)
+        pseudo_labels.record(run, verdicts, recipe.data.pseudo_label_consistency)
     run.log(
         f"data: {len(data.train)} training and {len(data.validation)} validation images, "
         f"split {data.split.sha256[:12]}"
     )
     result = fit(recipe, student, architecture, data, run, teacher, teacher_architecture)
     dice = result.best_dice
-    if recipe.schedule.fit_bias:
-        dice = fit_bias_of_run(run, data, recipe.data.size).after
+    if recipe.schedule.calibrate_threshold:
+        dice = calibrate_threshold_of_run(run, data, recipe.data.size).after
     return {
         "run": str(run.path),
         "kind": "train" if recipe.teacher is None else "distill",
@@ -117,11 +119,11 @@ def start_from(source: Path, network: torch.nn.Module, architecture: Architectur
     other, found = load_network(source)
     if (found.backbone, found.width) != (architecture.backbone, architecture.width):
         raise UserError(
-            f"model.start: {source} is {found.backbone} of width {found.width}, the recipe says "
-            f"{architecture.backbone} of width {architecture.width}; set model.backbone and "
+            f"model.init_from: {source} is {found.backbone} of width {found.width}, the recipe "
+            f"says {architecture.backbone} of width {architecture.width}; set model.backbone and "
             "model.width to match"
         )
-    _refuse_finer("model.start", source, found, architecture)
+    _refuse_finer("model.init_from", source, found, architecture)
     new = network.load_state_dict(other.state_dict(), strict=False).missing_keys
     assert all(key.startswith("refine.") for key in new), new
 
@@ -140,10 +142,10 @@ def take_decoder(source: Path, network: torch.nn.Module, architecture: Architect
     other, found = load_network(source)
     if found.width != architecture.width:
         raise UserError(
-            f"model.decoder: {source} has width {found.width}, the recipe says "
+            f"model.init_decoder_from: {source} has width {found.width}, the recipe says "
             f"{architecture.width}; set model.width to match"
         )
-    _refuse_finer("model.decoder", source, found, architecture)
+    _refuse_finer("model.init_decoder_from", source, found, architecture)
     state = {
         key: value
         for key, value in other.state_dict().items()

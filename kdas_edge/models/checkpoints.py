@@ -21,6 +21,7 @@ from kdas_edge.errors import UserError
 from kdas_edge.files import write_bytes_atomic
 from kdas_edge.models.polyp_pvt import PolypPVT
 from kdas_edge.models.zoo import Architecture, architecture_of, from_architecture, matching_state
+from kdas_edge.recipe_text import with_new_names
 from kdas_edge.run import open_run
 
 ARCHITECTURE = "architecture"
@@ -127,7 +128,7 @@ def known_recipe(source: Path) -> dict[str, Any]:
         source: a run directory or a checkpoint.
 
     Returns:
-        The recipe as plain values; empty where a checkpoint names none.
+        The recipe as plain values, in today's keys; empty where a checkpoint names none.
 
     Raises:
         UserError: absent or truncated, or the header's recipe is no JSON object.
@@ -140,11 +141,11 @@ def known_recipe(source: Path) -> dict[str, Any]:
     text = read_metadata(source).get(RECIPE, "{}")
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{source} has a damaged recipe in its header; write the checkpoint again")
-    return found
+    return with_new_names(found)
 
 
 def _load_safetensors(path: Path) -> tuple[PolypPVT, Architecture]:

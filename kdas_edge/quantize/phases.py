@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from kdas_edge.distill.threshold import fit_bias
+from kdas_edge.distill.threshold import calibrate_threshold
 from kdas_edge.files import write_bytes_atomic, write_json
 from kdas_edge.models.checkpoints import save_network
 from kdas_edge.models.zoo import Architecture
@@ -172,8 +172,8 @@ def fine_tuning(
             return job.reference
         tuned = load_quantized(run.path)[0]
         assert job.recipe.schedule is not None
-        if job.recipe.schedule.fit_bias:
-            bias = fit_bias(tuned, job.data, job.recipe.data.size, job.architecture)
+        if job.recipe.schedule.calibrate_threshold:
+            bias = calibrate_threshold(tuned, job.data, job.recipe.data.size, job.architecture)
             run.log(bias.line())
         found = job.evaluate(tuned)
         label = f"fine-tuning, best of {job.recipe.schedule.epochs} epochs"

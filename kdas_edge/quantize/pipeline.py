@@ -25,7 +25,7 @@ from kdas_edge.distill.features import check_comparable
 from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.distill.training import describe
 from kdas_edge.errors import GateError, UserError
-from kdas_edge.files import check_output_directory, read_json, write_json
+from kdas_edge.files import read_json, write_json
 from kdas_edge.models.checkpoints import known_recipe, load_network
 from kdas_edge.models.deploy import deploy_form
 from kdas_edge.models.tta import with_mirrors
@@ -45,7 +45,7 @@ from kdas_edge.quantize.phases import (
 from kdas_edge.quantize.sensitivity import Ranking
 from kdas_edge.quantize.toolkit import check_compiler, import_nncf
 from kdas_edge.recipe import QuantizeRecipe
-from kdas_edge.run import Run
+from kdas_edge.run import Run, check_run_directory, only_writer
 
 LATENCY = "latency.json"
 
@@ -79,10 +79,15 @@ def run_quantization(
         UserError: anything wrong with the recipe, the student, the data or the output folder.
         GateError: more Dice was lost than the gate allows; the run is complete on disk.
     """
+    with only_writer(check_run_directory(out, recipe, resume, overwrite)):
+        return _quantize(recipe, out, resume, overwrite, stopwatch)
+
+
+def _quantize(
+    recipe: QuantizeRecipe, out: Path, resume: bool, overwrite: bool, stopwatch: Stopwatch | None
+) -> dict[str, Any]:
     started = time.monotonic()
     # everything a person can have got wrong is found before the run exists
-    if not resume:
-        check_output_directory(out / recipe.name, overwrite)
     student, architecture = load_network(Path(recipe.student))
     if architecture.size != recipe.data.size:
         raise UserError(
@@ -98,7 +103,7 @@ def run_quantization(
     )
     check_comparable(recipe.loss.variant, architecture, teacher_architecture)
     if teacher is not None:
-        teacher = with_mirrors(teacher, recipe.teacher_mirrors)
+        teacher = with_mirrors(teacher, recipe.teacher_tta)
     import_nncf()
     check_compiler(torch.cuda.is_available())
     ignored_operations(deploy_form(student), architecture.size, recipe.ptq.ignored)

@@ -99,3 +99,164 @@ def test_the_variant_is_kdas_with_a_teacher_and_supervised_without() -> None:
     assert load_recipe(TrainRecipe, MINIMAL, ["teacher=runs/t"]).loss.variant == "kdas"
     with pytest.raises(UserError, match="does not use the teacher"):
         load_recipe(TrainRecipe, MINIMAL, ["teacher=runs/t", "loss.variant=supervised"])
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("name", "007"),
+        ("name", "no"),
+        ("name", "2024-05-01"),
+        ("data.root", "2024"),
+        ("data.root", "c #d"),
+        ("data.root", "e: f"),
+        ("data.root", "[old]"),
+        ("data.unlabelled", "on"),
+        ("model.pretrained", "1e5"),
+    ],
+)
+def test_names_and_paths_on_the_command_line_are_text(key: str, text: str) -> None:
+    recipe = load_recipe(TrainRecipe, MINIMAL, [f"{key}={text}", "teacher=t"])
+    value = recipe
+    for part in key.split("."):
+        value = getattr(value, part)
+    assert value == text
+
+
+def test_null_and_true_keep_their_meaning_where_a_key_takes_them() -> None:
+    overrides = ["data.unlabelled=null", "model.pretrained=true", "teacher=~"]
+    recipe = load_recipe(TrainRecipe, {**MINIMAL, "teacher": "t"}, overrides)
+    assert (recipe.data.unlabelled, recipe.model.pretrained, recipe.teacher) == (None, True, None)
+    assert load_recipe(TrainRecipe, MINIMAL, ["name=null"]).name == "null"
+    assert load_recipe(TrainRecipe, MINIMAL, ['name="a b"']).name == "a b"
+
+
+_BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{new}: &{new} [{','.join(['*' + old] * 9)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+_CYCLE = "name: &a [*a]\n"
+_CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 3000))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name: t\xe9\n", "not UTF-8"),
+        (b"name: a\nname: b\n", "'name' is there twice"),
+        (b"schedule: {epochs: 1, epochs: 2}\n", "'epochs' is there twice"),
+        (_BOMB.encode(), "aliases unfolded"),
+        (_CYCLE.encode(), "deeper than|aliases unfolded"),
+        (_CHAIN.encode(), "aliases unfolded"),
+        (b"[" * 20_000, "deeper than"),
+        (b"a: " * 3, "not YAML"),
+        (b"seed: " + b"9" * 5000, "not YAML"),
+        (b"seed: " + b"9" * 4000, "seed = 9999"),
+        (b"name: 2024\n", "put it into quotes"),
+        (b"name: no\n", "put it into quotes"),
+        (b"schedule: 2001-99-99\n", "schedule = '2001-99-99'"),
+        (b"\0", "not YAML"),
+        (b"seed: .nan\n", "seed"),
+    ],
+)
+def test_a_hostile_or_broken_recipe_file_is_one_short_line(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe(TrainRecipe, path, ["data.root=d"])
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b'{"a": 1, "a": 2}', "twice"), (b"[" * 100_000, "too deep"), (b"{", "not JSON")],
+)
+def test_a_broken_json_recipe_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_recipe(TrainRecipe, path, [])
+
+
+def test_a_recipe_as_windows_writes_it_is_read(tmp_path: Path) -> None:
+    for encoding in ("utf-16", "utf-8-sig"):
+        path = tmp_path / f"{encoding}.yaml"
+        path.write_text("name: température\ndata: {root: d}\nschedule: {epochs: 1}\n", encoding)
+        assert load_recipe(TrainRecipe, path, []).name == "température"
+
+
+def test_what_is_no_recipe_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    large.write_bytes(b"#" * 1_100_000)
+    for path, message in (
+        (tmp_path, "not a regular file"),
+        (Path("/dev/zero"), "not a regular file"),
+        (large, "at most 1000000"),
+        (Path("a\0b.yaml"), "cannot read"),
+        (tmp_path / ("x" * 5000), "cannot read|too long"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_recipe(TrainRecipe, path, [])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=-1",
+        "data.split_seed=-1",
+        f"seed={2**63}",
+        "data.epoch_images=100000000000",
+        "schedule.scales=[100]",
+        "schedule.scales=[0]",
+        "schedule.batch_size=1000000000",
+        "engine.threads=1000000",
+        "data.size=1000000000",
+        "teacher_size=1000000000",
+        "model.width=4096",
+        "model.width=-8",
+        "loss.temperature=.inf",
+        "loss.teacher_weight=.nan",
+    ],
+)
+def test_a_value_beyond_its_limit_is_refused_and_named(override: str) -> None:
+    with pytest.raises(UserError, match=override.partition("=")[0]):
+        load_recipe(TrainRecipe, MINIMAL, ["teacher=t", override])
+
+
+OLD = {
+    "teacher_mirrors": (4, "teacher_tta"),
+    "teacher_once": (True, "cache_teacher"),
+    "data.masks": (0.5, "data.labelled_fraction"),
+    "data.unlabelled_agreement": (0.7, "data.pseudo_label_consistency"),
+    "model.start": ("runs/a", "model.init_from"),
+    "model.decoder": ("runs/a", "model.init_decoder_from"),
+    "schedule.fit_bias": (True, "schedule.calibrate_threshold"),
+    "loss.variant": ("soft_mask", "soft_labels"),
+}
+
+
+@pytest.mark.parametrize("old", OLD)
+def test_a_key_of_the_first_release_is_refused_with_its_new_name(old: str) -> None:
+    value, new = OLD[old]
+    with pytest.raises(UserError, match=f"{old}.* is now called .*{new}"):
+        load_recipe(TrainRecipe, MINIMAL, ["teacher=t", f"{old}={value}"])
+
+
+@pytest.mark.parametrize("old", OLD)
+def test_a_recorded_recipe_of_the_first_release_is_read_under_its_new_names(old: str) -> None:
+    value, new = OLD[old]
+    section, _, key = old.rpartition(".")
+    values = {**MINIMAL, "teacher": "t", "loss": {"variant": "soft_mask"}}
+    inner = {key: value}
+    values |= {section: {**values.get(section, {}), **inner}} if section else inner
+    found = load_recipe(TrainRecipe, values, [], recorded=True)
+    assert found.loss.variant == "soft_labels"
+    if old != "loss.variant":
+        dumped = found.model_dump()
+        for part in new.split("."):
+            dumped = dumped[part]
+        assert dumped == value
+    # what a run records today is read as it is
+    assert load_recipe(TrainRecipe, found.model_dump(), [], recorded=True) == found

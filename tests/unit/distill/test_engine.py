@@ -227,10 +227,14 @@ def test_accuracy_of_a_training_at_two_sizes_uses_the_teachers_larger_image(
     scenes: Path, teacher: Path, tmp_path: Path
 ) -> None:
     recipe = tiny(
-        scenes, teacher=str(teacher), loss__variant="soft_mask", teacher_size=96, schedule__epochs=1
+        scenes,
+        teacher=str(teacher),
+        loss__variant="soft_labels",
+        teacher_size=96,
+        schedule__epochs=1,
     )
     summary = run_training(recipe, tmp_path)
-    assert summary["history"][0]["soft_mask"] > 0
+    assert summary["history"][0]["soft_labels"] > 0
 
 
 def test_a_teacher_is_asked_about_mirror_images_where_the_recipe_says_so(
@@ -242,21 +246,23 @@ def test_a_teacher_is_asked_about_mirror_images_where_the_recipe_says_so(
             scenes,
             name=f"mirrors{count}",
             teacher=str(teacher),
-            teacher_mirrors=count,
-            loss__variant="soft_mask",
+            teacher_tta=count,
+            loss__variant="soft_labels",
             schedule__epochs=1,
             schedule__learning_rate=1e-30,
         )
         terms.append(run_training(recipe, tmp_path)["history"][0])
     one, four = terms
     assert one["segmentation"] == pytest.approx(four["segmentation"], abs=1e-6)
-    assert abs(one["soft_mask"] - four["soft_mask"]) > 1e-5
+    assert abs(one["soft_labels"] - four["soft_labels"]) > 1e-5
 
 
 def test_a_training_starts_from_the_whole_network_of_another_run_at_another_size(
     scenes: Path, tmp_path: Path, teacher: Path
 ) -> None:
-    recipe = tiny(scenes, model__start=str(teacher), data__size=96, schedule__learning_rate=1e-30)
+    recipe = tiny(
+        scenes, model__init_from=str(teacher), data__size=96, schedule__learning_rate=1e-30
+    )
     run_training(recipe, tmp_path)
     expected = load_file(teacher / "checkpoints" / "best.safetensors")
     found = load_file(tmp_path / "tiny" / "checkpoints" / "best.safetensors")
@@ -270,7 +276,7 @@ def test_a_finer_network_goes_on_from_a_coarse_one_and_its_refinement_learns(
     scenes: Path, tmp_path: Path, teacher: Path
 ) -> None:
     for name, rate in (("still", 1e-30), ("learnt", 1e-3)):
-        recipe = tiny(scenes, name=name, model__start=str(teacher), model__stride=4)
+        recipe = tiny(scenes, name=name, model__init_from=str(teacher), model__stride=4)
         recipe.schedule.learning_rate = rate
         run_training(recipe, tmp_path)
     expected = load_file(teacher / "checkpoints" / "best.safetensors")
@@ -287,17 +293,17 @@ def test_a_finer_network_goes_on_from_a_coarse_one_and_its_refinement_learns(
     # the other way round something would be lost
     fine = tmp_path / "learnt"
     with pytest.raises(UserError, match=r"of stride 4, the recipe says 8; set model\.stride=4"):
-        run_training(tiny(scenes, model__start=str(fine)), tmp_path)
+        run_training(tiny(scenes, model__init_from=str(fine)), tmp_path)
     with pytest.raises(UserError, match=r"of stride 4, the recipe says 8; set model\.stride=4"):
-        run_training(tiny(scenes, model__decoder=str(fine)), tmp_path)
-    run_training(tiny(scenes, model__decoder=str(fine), model__stride=4), tmp_path)
+        run_training(tiny(scenes, model__init_decoder_from=str(fine)), tmp_path)
+    run_training(tiny(scenes, model__init_decoder_from=str(fine), model__stride=4), tmp_path)
 
 
 def test_a_start_of_another_architecture_is_refused(
     scenes: Path, tmp_path: Path, teacher: Path
 ) -> None:
     with pytest.raises(UserError, match=r"test_efficientnet of width 8, the recipe says .* 16"):
-        run_training(tiny(scenes, model__start=str(teacher), model__width=16), tmp_path)
+        run_training(tiny(scenes, model__init_from=str(teacher), model__width=16), tmp_path)
     assert not (tmp_path / "tiny").exists()
 
 
@@ -307,7 +313,11 @@ def test_a_student_begins_with_the_decoder_of_its_teacher_and_its_own_encoder(
     networks = {}
     for name, decoder in (("own", None), ("taken", str(teacher))):
         recipe = tiny(
-            scenes, name=name, seed=5, model__decoder=decoder, schedule__learning_rate=1e-30
+            scenes,
+            name=name,
+            seed=5,
+            model__init_decoder_from=decoder,
+            schedule__learning_rate=1e-30,
         )
         run_training(recipe, tmp_path)
         networks[name] = load_file(tmp_path / name / "checkpoints" / "best.safetensors")
@@ -327,17 +337,17 @@ def test_a_decoder_of_another_width_or_beside_a_whole_start_is_refused(
     scenes: Path, tmp_path: Path, teacher: Path
 ) -> None:
     with pytest.raises(UserError, match=r"has width 8, the recipe says 16"):
-        run_training(tiny(scenes, model__decoder=str(teacher), model__width=16), tmp_path)
+        run_training(tiny(scenes, model__init_decoder_from=str(teacher), model__width=16), tmp_path)
     assert not (tmp_path / "tiny").exists()
     with pytest.raises(UserError, match="brings a decoder"):
-        tiny(scenes, model__decoder=str(teacher), model__start=str(teacher))
+        tiny(scenes, model__init_decoder_from=str(teacher), model__init_from=str(teacher))
 
 
 def test_a_run_made_before_a_key_existed_still_resumes(scenes: Path, tmp_path: Path) -> None:
     run_training(tiny(scenes, schedule__epochs=1), tmp_path)
     recipe = tmp_path / "tiny" / "recipe.yaml"
     lines = recipe.read_text().splitlines(keepends=True)
-    older = [line for line in lines if "epoch_images" not in line and "start:" not in line]
+    older = [line for line in lines if "epoch_images" not in line and "init_from:" not in line]
     assert len(older) == len(lines) - 2
     recipe.write_text("".join(older))
     assert run_training(tiny(scenes, schedule__epochs=1), tmp_path, resume=True)["best_epoch"] == 1

@@ -131,7 +131,7 @@ def test_a_training_brings_what_both_hold_inside_together(
         seed=3,
         loss__variant=variant,
         loss__teacher_weight=10,
-        model__decoder=str(teacher),
+        model__init_decoder_from=str(teacher),
         schedule__epochs=6,
         schedule__learning_rate=1e-2,
     )
@@ -142,7 +142,7 @@ def test_a_training_brings_what_both_hold_inside_together(
 
 def test_mirror_images_and_one_question_are_refused(scenes: Path) -> None:
     for variant in FEATURE_VARIANTS:
-        for key in ({"teacher_mirrors": 2}, {"teacher_once": True}):
+        for key in ({"teacher_tta": 2}, {"cache_teacher": True}):
             with pytest.raises(UserError, match=variant):
                 tiny(scenes, teacher="runs/teacher", loss__variant=variant, **key)
 

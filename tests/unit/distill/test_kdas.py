@@ -32,7 +32,7 @@ TEACHERS_TERMS = {
     "attention_kd_sgm": {"attention", "sgm"},
     "kdas": {"attention", "sgm"},
     "released_code": {"kl", "sgm"},
-    "soft_mask": {"soft_mask"},
+    "soft_labels": {"soft_labels"},
     "output_match": {"output_match"},
     "pairwise": {"pairwise"},
     "decoder_inputs": {"decoder_inputs"},
@@ -261,11 +261,11 @@ def test_the_plain_divergence_compares_the_logits_themselves() -> None:
     torch.testing.assert_close(parts["kl"], expected)
 
 
-def test_the_soft_mask_is_the_teachers_summed_probability() -> None:
+def test_the_soft_labels_is_the_teachers_summed_probability() -> None:
     student, teacher, mask = batch_of()
-    parts = DistillationLoss(LossRecipe(variant="soft_mask"))(student, teacher, mask)
+    parts = DistillationLoss(LossRecipe(variant="soft_labels"))(student, teacher, mask)
     target = torch.sigmoid(teacher[0] + teacher[1])
-    torch.testing.assert_close(parts["soft_mask"], sum(bce_dice(z, target) for z in student))
+    torch.testing.assert_close(parts["soft_labels"], sum(bce_dice(z, target) for z in student))
 
 
 def test_matching_outputs_is_cross_entropy_and_rests_only_at_the_teachers_output() -> None:

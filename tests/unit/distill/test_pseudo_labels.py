@@ -85,7 +85,7 @@ def test_a_distillation_takes_frames_without_masks_and_leaves_test_images_out(
         scenes,
         teacher=str(teacher),
         data__unlabelled=str(recordings),
-        data__unlabelled_agreement=0.0,
+        data__pseudo_label_consistency=0.0,
         data__epoch_images=8,
         schedule__epochs=1,
     )
@@ -145,8 +145,8 @@ def test_a_fraction_of_the_masks_is_kept_and_the_other_images_need_a_teacher(
     scenes: Path, teacher: Path, tmp_path: Path
 ) -> None:
     whole = load_training_data(tiny(scenes).data)
-    few = load_training_data(tiny(scenes, data__masks=0.25).data)
-    again = load_training_data(tiny(scenes, data__masks=0.25).data)
+    few = load_training_data(tiny(scenes, data__labelled_fraction=0.25).data)
+    again = load_training_data(tiny(scenes, data__labelled_fraction=0.25).data)
     assert int(few.train.labelled.sum()) == round(0.25 * len(whole.train))
     assert torch.equal(few.train.labelled, again.train.labelled)
     assert few.train.names == whole.train.names and few.validation.labelled.all()
@@ -156,7 +156,9 @@ def test_a_fraction_of_the_masks_is_kept_and_the_other_images_need_a_teacher(
 
     counts = {}
     for name, changes in {"alone": {}, "taught": {"teacher": str(teacher)}}.items():
-        recipe = tiny(scenes, name=name, data__masks=0.25, schedule__epochs=1, **changes)
+        recipe = tiny(
+            scenes, name=name, data__labelled_fraction=0.25, schedule__epochs=1, **changes
+        )
         run_training(recipe, tmp_path)
         counts[name] = (tmp_path / name / "log.txt").read_text()
     assert f"data: {int(known.sum())} training and" in counts["alone"]

@@ -124,8 +124,8 @@ def test_without_augmentation_once_teaches_what_each_step_teaches(
             scenes,
             name=f"once_{json.dumps(once)}",
             teacher=str(tmp_path / "teacher"),
-            teacher_once=once,
-            loss__variant="soft_mask",
+            cache_teacher=once,
+            loss__variant="soft_labels",
             schedule__epochs=1,
             schedule__scales=[1.0],
             schedule__learning_rate=1e-30,
@@ -133,7 +133,7 @@ def test_without_augmentation_once_teaches_what_each_step_teaches(
         )
         terms[once] = run_training(recipe, tmp_path)["history"][0]
     # 8 bits of the probability, and pixels that a still grid does not move
-    assert terms[True]["soft_mask"] == pytest.approx(terms[False]["soft_mask"], abs=2e-3)
+    assert terms[True]["soft_labels"] == pytest.approx(terms[False]["soft_labels"], abs=2e-3)
     assert terms[True]["segmentation"] == pytest.approx(terms[False]["segmentation"], abs=1e-6)
 
 
@@ -143,9 +143,9 @@ def test_a_stopped_training_with_maps_ends_with_the_same_weights(
     run_training(tiny(scenes, name="teacher", schedule__epochs=1), tmp_path)
     changes = {
         "teacher": str(tmp_path / "teacher"),
-        "teacher_once": True,
-        "teacher_mirrors": 2,
-        "loss__variant": "soft_mask",
+        "cache_teacher": True,
+        "teacher_tta": 2,
+        "loss__variant": "soft_labels",
     }
     whole = run_training(tiny(scenes, name="whole", **changes), tmp_path)
     step = engine.Trainer.step
@@ -170,9 +170,9 @@ def test_a_stopped_training_with_maps_ends_with_the_same_weights(
 @pytest.mark.parametrize("variant", ["kdas", "kl"])
 def test_terms_that_need_logits_are_refused(scenes: Path, variant: str) -> None:
     with pytest.raises(UserError, match="needs the teacher's logits"):
-        tiny(scenes, teacher="runs/teacher", teacher_once=True, loss__variant=variant)
+        tiny(scenes, teacher="runs/teacher", cache_teacher=True, loss__variant=variant)
 
 
 def test_once_without_a_teacher_is_refused(scenes: Path) -> None:
-    with pytest.raises(UserError, match="teacher_once"):
-        tiny(scenes, teacher_once=True)
+    with pytest.raises(UserError, match="cache_teacher"):
+        tiny(scenes, cache_teacher=True)

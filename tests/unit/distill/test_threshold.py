@@ -10,10 +10,10 @@ from torch import nn
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.distill.threshold import (
     SHIFTS,
+    calibrate_threshold,
+    calibrate_threshold_of_run,
     choose,
     dice_by_shift,
-    fit_bias,
-    fit_bias_of_run,
 )
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
@@ -73,12 +73,12 @@ def test_a_generous_network_becomes_stricter_and_a_second_time_nothing_changes()
     class Split:
         validation = type("Images", (), {"images": images, "masks": masks})
 
-    first = fit_bias(network, Split, 32, PLAIN)
+    first = calibrate_threshold(network, Split, 32, PLAIN)
     # red above one half is the polyp, where the logit is 1.5
     assert first.shift == pytest.approx(-1.5, abs=0.4)
     assert first.after > first.before + 0.02
     assert float(network.head2.bias.detach()) == pytest.approx(-0.5037 + first.shift)
-    second = fit_bias(network, Split, 32, PLAIN)
+    second = calibrate_threshold(network, Split, 32, PLAIN)
     assert second.shift == 0 and second.before == second.after == pytest.approx(first.after)
 
 
@@ -95,7 +95,12 @@ def test_a_run_delivers_the_shifted_network_and_says_so(scenes: Path, tmp_path: 
         "name": "one",
         "data": {"root": str(scenes), "size": 64, "validation": 0.25},
         "model": {"backbone": "test_efficientnet", "width": 8},
-        "schedule": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "fit_bias": True},
+        "schedule": {
+            "epochs": 1,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "calibrate_threshold": True,
+        },
         "engine": {"overlay_every": 0, "precision": "fp32"},
     }
     recipe = load_recipe(TrainRecipe, values, [])
@@ -117,13 +122,13 @@ def test_a_run_delivers_the_shifted_network_and_says_so(scenes: Path, tmp_path: 
     assert again["best_validation_dice"] == pytest.approx(at_zero)
     assert run.state()["best_dice"] == pytest.approx(at_zero)
     assert torch.equal(load_network(run.path)[0].head2.bias, before)
-    assert fit_bias_of_run(run, data, 64).shift == 0
+    assert calibrate_threshold_of_run(run, data, 64).shift == 0
 
 
 def test_without_a_validation_split_it_is_refused() -> None:
     values = {
         "data": {"root": "x", "validation": 0},
-        "schedule": {"epochs": 1, "fit_bias": True},
+        "schedule": {"epochs": 1, "calibrate_threshold": True},
     }
-    with pytest.raises(UserError, match=r"fit_bias needs a validation split"):
+    with pytest.raises(UserError, match=r"calibrate_threshold needs a validation split"):
         load_recipe(TrainRecipe, values, [])
