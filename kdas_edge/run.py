@@ -190,12 +190,7 @@ def check_run_directory(
     Raises:
         UserError: the name is no folder's, there is nothing to resume, or something to lose.
     """
-    name = recipe.name
-    if Path(name).name != name or name in ("", ".", "..") or "\0" in name or len(name) > 100:
-        raise UserError(
-            f"name {name[:100]!r} is not a folder name; use up to 100 letters and digits"
-        )
-    path = root / name
+    path = _folder(root, recipe.name)
     if not _writes():
         return path
     begun = (path / "recipe.yaml").is_file()
@@ -214,13 +209,17 @@ def check_run_directory(
 
 
 @contextlib.contextmanager
-def only_writer(path: Path) -> Iterator[None]:
+def only_writer(
+    root: Path, recipe: Recipe, resume: bool = False, overwrite: bool = False
+) -> Iterator[None]:
     """Be the only job that writes a run; the processes of one job count as one.
 
     Raises:
-        UserError: another process is at work on it.
+        UserError: another process is at work on it, or see `check_run_directory`.
     """
+    path = _folder(root, recipe.name)
     with lock(path) if _writes() else contextlib.nullcontext():
+        check_run_directory(root, recipe, resume, overwrite)
         yield
 
 
@@ -254,6 +253,14 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
             found += _differences(before.get(key), now.get(key), f"{prefix}{key}.")
         return found
     return [] if before == now else [f"{prefix[:-1]}: {before!r}, now {now!r}"]
+
+
+def _folder(root: Path, name: str) -> Path:
+    if Path(name).name != name or name in ("", ".", "..") or "\0" in name or len(name) > 100:
+        raise UserError(
+            f"name {name[:100]!r} is not a folder name; use up to 100 letters and digits"
+        )
+    return root / name
 
 
 def _inputs(recipe: Recipe) -> list[Path]:

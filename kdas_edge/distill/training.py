@@ -18,7 +18,7 @@ from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.tta import with_mirrors
 from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters
 from kdas_edge.recipe import TrainRecipe
-from kdas_edge.run import Run, check_run_directory, only_writer
+from kdas_edge.run import Run, only_writer
 
 # parts of a network that are the same whatever the encoder, and what they expect of it
 _DECODER = ("cfm.", "sam.", "refine.", "head1.", "head2.")
@@ -43,7 +43,7 @@ def run_training(
     Raises:
         UserError: anything wrong with the recipe, the data, a checkpoint or the output folder.
     """
-    with only_writer(check_run_directory(out, recipe, resume, overwrite)):
+    with only_writer(out, recipe, resume, overwrite):
         return _train(recipe, out, resume, overwrite)
 
 

@@ -45,7 +45,7 @@ from kdas_edge.quantize.phases import (
 from kdas_edge.quantize.sensitivity import Ranking
 from kdas_edge.quantize.toolkit import check_compiler, import_nncf
 from kdas_edge.recipe import QuantizeRecipe
-from kdas_edge.run import Run, check_run_directory, only_writer
+from kdas_edge.run import Run, only_writer
 
 LATENCY = "latency.json"
 
@@ -79,7 +79,7 @@ def run_quantization(
         UserError: anything wrong with the recipe, the student, the data or the output folder.
         GateError: more Dice was lost than the gate allows; the run is complete on disk.
     """
-    with only_writer(check_run_directory(out, recipe, resume, overwrite)):
+    with only_writer(out, recipe, resume, overwrite):
         return _quantize(recipe, out, resume, overwrite, stopwatch)
 
 

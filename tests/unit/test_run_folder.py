@@ -1,13 +1,15 @@
 """Run folders: what a kill, a second start or another process may do to them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from kdas_edge.errors import UserError
 from kdas_edge.recipe import TrainRecipe, load_recipe
-from kdas_edge.run import Run, check_run_directory, open_run
+from kdas_edge.run import Run, check_run_directory, only_writer, open_run
 
 
 def recipe(name: str = "r") -> TrainRecipe:
@@ -78,3 +80,38 @@ def test_a_name_that_is_no_folder_name_is_one_short_line(tmp_path: Path, name: s
     with pytest.raises(UserError, match="not a folder name") as caught:
         Run.create(tmp_path, recipe(name))
     assert len(str(caught.value)) < 300
+
+
+def test_a_second_process_on_a_run_is_refused_and_the_first_is_named(tmp_path: Path) -> None:
+    held = (
+        "import sys, pathlib\n"
+        "from kdas_edge.recipe import TrainRecipe, load_recipe\n"
+        "from kdas_edge.run import only_writer\n"
+        "recipe = load_recipe(TrainRecipe, None, ['name=r', 'data.root=d', 'schedule.epochs=1'])\n"
+        "with only_writer(pathlib.Path(sys.argv[1]), recipe):\n"
+        "    print('held', flush=True)\n"
+        "    input()\n"
+    )
+    command = [sys.executable, "-c", held, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None and first.stdin is not None
+        assert first.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(UserError, match=f"being written by process {first.pid}"),
+            only_writer(tmp_path, recipe()),
+        ):
+            pass
+        first.communicate(b"\n")
+    with only_writer(tmp_path, recipe()):
+        assert first.returncode == 0
+
+
+def test_a_run_never_replaces_what_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "r" / "images").mkdir(parents=True)
+    data = recipe().model_copy(
+        update={"data": recipe().data.model_copy(update={"root": str(tmp_path / "r")})}
+    )
+    for changed in (data, recipe().model_copy(update={"teacher": str(tmp_path / "r" / "images")})):
+        with pytest.raises(UserError, match="which is read; choose another output"):
+            Run.create(tmp_path, changed, overwrite=True)
+    assert (tmp_path / "r" / "images").is_dir()
