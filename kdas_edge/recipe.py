@@ -46,6 +46,12 @@ class DataRecipe(_Section):
     size: int = Field(352, ge=64, le=_LARGEST, multiple_of=32, description="side in pixels")
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the training images")
     split_seed: _Seed = Field(0, description="seed of the split; apart from the training seed")
+    group_by: str | None = Field(
+        None,
+        description="images that stay on one side of the split (patient, examination, video): "
+        "folder:N below images/, a regular expression on the file name whose first bracket is the "
+        "group, or FILE.csv[:COLUMN]; null: near-duplicate images alone",
+    )
     limit: int | None = Field(None, ge=4, description="a trial: use only N of the pairs")
     labelled_fraction: float = Field(
         1.0,

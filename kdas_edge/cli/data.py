@@ -36,6 +36,15 @@ def check(
     json: Json = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings as well.")] = False,
     mask_values: MaskValuesOption = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by",
+            help="Tell groups (patients, videos) of which two sets hold images: folder:N, a "
+            "regular expression on file names, or FILE.csv[:COLUMN].",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """List everything wrong or remarkable in a data set.
 
@@ -50,12 +59,13 @@ def check(
     Examples:
       kdas-edge data check data/pranet
       kdas-edge data check data/my-hospital --strict --json check.json
+      kdas-edge data check data/my-hospital --group-by 'patient_[0-9]+' --mask-values 1
     """
     from kdas_edge.data.check import check as check_data
     from kdas_edge.errors import UserError
     from kdas_edge.files import write_json
 
-    report = check_data(root, mask_values=mask_values)
+    report = check_data(root, mask_values=mask_values, group_by=group_by)
     _show(report)
     if json is not None:
         write_json(json, report.as_json())

@@ -19,14 +19,18 @@ from kdas_edge.data.duplicates import (
     pixel_digest,
     similarity,
 )
+from kdas_edge.data.groups import groups_by
 from kdas_edge.data.layout import (
     TRAIN,
+    Pair,
+    named_files,
+    orientation_problem,
     set_folders,
 )
 from kdas_edge.data.masks import AmbiguousMaskError, MaskValues, decode_mask, parse_mask_values
 from kdas_edge.data.parallel import WORKERS, parallel_map
 from kdas_edge.errors import UserError
-from kdas_edge.image_files import SUFFIXES, read_image
+from kdas_edge.image_files import read_image
 
 Kind = Literal[
     "missing folder",
@@ -39,11 +43,13 @@ Kind = Literal[
     "no polyp in mask",
     "ambiguous mask",
     "full mask",
+    "orientation differs",
     "set without polyp",
     "exact duplicate",
     "duplicate with another mask",
     "near duplicates",
     "near duplicate of training",
+    "group on both sides",
 ]
 
 # With these no training can begin; the others are worth knowing.
@@ -57,6 +63,7 @@ ERRORS: tuple[Kind, ...] = (
     "size mismatch",
     "ambiguous mask",
     "full mask",
+    "orientation differs",
 )
 
 
@@ -165,6 +172,7 @@ class _Look:
     mask_digest: str = ""
     covered: float = 0.0
     ambiguous: bool = False
+    orientation: str = ""
 
     @property
     def fits(self) -> bool:
@@ -176,6 +184,7 @@ def check(
     workers: int = WORKERS,
     threshold: float = NEAR_DUPLICATE,
     mask_values: str | None = None,
+    group_by: str | None = None,
 ) -> Report:
     """List what is wrong or remarkable in a data set.
 
@@ -189,6 +198,7 @@ def check(
         workers: threads that read the images.
         threshold: correlation above which two images are near duplicates, see `duplicates`.
         mask_values: see `masks.parse_mask_values`; None for the rule of `masks`.
+        group_by: see `groups.HELP`; groups of which a set and the training set hold images.
 
     Raises:
         UserError: `root` does not exist or is neither layout. Faulty files raise nothing.
@@ -207,6 +217,8 @@ def check(
     for name in looks:
         if name != TRAIN and TRAIN in looks:
             _judge_leak(root, name, looks[name], looks[TRAIN], report)
+    if group_by is not None:
+        _judge_groups(root, looks, group_by, report)
     return report
 
 
@@ -216,25 +228,19 @@ def _pair_up(root: Path, name: str, folder: Path, report: Report) -> list[_Look]
     for kind in ("images", "masks"):
         files[kind] = {}
         try:
-            listing = sorted((folder / kind).iterdir())
-        except OSError as error:
-            reason = error.strerror or "cannot be read"
-            report.findings.append(
-                Finding("missing folder", name, (_short(folder / kind, root),), reason)
-            )
+            listing = named_files(folder / kind)
+        except UserError:
+            there = (folder / kind).is_dir()
+            detail = "holds no image" if there else "no such folder"
+            missing = (_short(folder / kind, root),)
+            report.findings.append(Finding("missing folder", name, missing, detail))
             continue
-        for path in listing:
-            if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or path.is_dir():
-                continue
-            if path.stem in files[kind]:
-                both = (_short(files[kind][path.stem], root), _short(path, root))
+        for stem, path in listing:
+            if stem in files[kind]:
+                both = (_short(files[kind][stem], root), _short(path, root))
                 report.findings.append(Finding("two files of one name", name, both, "remove one"))
             else:
-                files[kind][path.stem] = path
-        if not files[kind]:
-            report.findings.append(
-                Finding("missing folder", name, (_short(folder / kind, root),), "holds no image")
-            )
+                files[kind][stem] = path
     images, masks = files["images"], files["masks"]
     for stem in sorted(images.keys() - masks.keys()):
         report.findings.append(Finding("image without mask", name, (_short(images[stem], root),)))
@@ -262,6 +268,10 @@ def _look(pair: _Look, values: MaskValues | None) -> _Look:
         except UserError as error:
             found["ambiguous"] = isinstance(error, AmbiguousMaskError)
             found["mask_error"] = str(error)
+        if "size" in found and "mask_size" in found:
+            found["orientation"] = orientation_problem(
+                pair.image, pair.mask, found["size"], found["mask_size"]
+            )
     return _Look(pair.name, pair.image, pair.mask, **found)
 
 
@@ -282,6 +292,10 @@ def _judge_files(root: Path, name: str, looks: Sequence[_Look], report: Report) 
         elif look.size and look.mask_size and look.size != look.mask_size:
             sizes = f"image {_times(look.size)}, mask {_times(look.mask_size)}"
             report.findings.append(Finding("size mismatch", name, (image, mask), sizes))
+        elif look.orientation:
+            report.findings.append(
+                Finding("orientation differs", name, (image, mask), look.orientation)
+            )
         elif look.covered == 1:
             report.findings.append(Finding("full mask", name, (mask,), "every pixel is polyp"))
         elif look.covered == 0:
@@ -342,6 +356,21 @@ def _judge_leak(
             )
             files = (_short(look.image, root), _short(twin.image, root))
             report.findings.append(Finding("near duplicate of training", name, files, detail))
+
+
+def _judge_groups(root: Path, looks: dict[str, list[_Look]], group_by: str, report: Report) -> None:
+    """Report each patient, examination or video of which two sets hold images."""
+    holders: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, folder in set_folders(root).items():
+        pairs = [Pair(look.name, look.image, look.mask) for look in looks[name]]
+        for pair, group in zip(pairs, groups_by(pairs, folder, group_by), strict=True):
+            holders[group][name].append(_short(pair.image, root))
+    for group, sets in holders.items():
+        for name in list(sets)[1:]:
+            first = next(iter(sets))
+            files = (sets[name][0], sets[first][0])
+            detail = f"{group}: {len(sets[name])} images here, {len(sets[first])} in {first}"
+            report.findings.append(Finding("group on both sides", name, files, detail))
 
 
 def _summary(looks: Sequence[_Look]) -> SetSummary:

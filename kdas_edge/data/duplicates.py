@@ -91,12 +91,18 @@ def alike(prints: Sequence[Fingerprint], threshold: float) -> Iterator[tuple[int
             yield start + int(i), start + int(j), float(block[i, j])
 
 
-def groups(fingerprints: Sequence[Fingerprint], threshold: float = SAME_CONTENT) -> list[int]:
+def groups(
+    fingerprints: Sequence[Fingerprint],
+    threshold: float = SAME_CONTENT,
+    declared: Sequence[str] | None = None,
+) -> list[int]:
     """Number the content groups: connected components of "more alike than `threshold`".
 
     Args:
         fingerprints: one per image.
         threshold: smallest correlation of two images that belong together, −1…1.
+        declared: a name per image (of the patient, the video); images of one name belong together
+            as well.
 
     Returns:
         One group number per image; groups are numbered in the order of their first image.
@@ -109,7 +115,10 @@ def groups(fingerprints: Sequence[Fingerprint], threshold: float = SAME_CONTENT)
             index = parent[index]
         return index
 
-    for first, second, _ in alike(fingerprints, threshold):
+    firsts: dict[str, int] = {}
+    same = [(firsts.setdefault(name, i), i) for i, name in enumerate(declared or ())]
+    together = [(first, second) for first, second, _ in alike(fingerprints, threshold)]
+    for first, second in same + together:
         low, high = sorted((root(first), root(second)))
         parent[high] = low
     numbers: dict[int, int] = {}

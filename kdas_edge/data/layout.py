@@ -5,6 +5,7 @@ Two layouts are understood: PraNet's (`TrainDataset/{images,masks}` and
 An image and its mask share the stem of their file name.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from PIL import Image
 
 from kdas_edge.data.masks import MaskValues, parse_mask_values, read_mask
 from kdas_edge.errors import UserError
-from kdas_edge.image_files import SUFFIXES, read_image
+from kdas_edge.image_files import SUFFIXES, open_image, pending_turn, read_image
 
 __all__ = ["read_mask"]
 
 TRAIN = "train"
+# joins the folders of an image below images/ to its name
+NESTED = "__"
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Pair:
     """An image file and its mask file.
 
     Attributes:
-        name: stem of the file names.
+        name: stem of the file names, behind the folders below images/.
         image: the image file.
         mask: the mask file; None for frames without ground truth.
         mask_values: which values of the mask are polyp; None for the rule of `masks`.
@@ -66,13 +69,34 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
+def named_files(folder: Path) -> list[tuple[str, Path]]:
+    """Name the image files in `folder` and below: `a/b/c.png` is `a__b__c`. Sorted by name.
+
+    Raises:
+        UserError: the folder does not exist or holds no image.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; check the path")
+    found: list[tuple[str, Path]] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        for file in files:
+            path = Path(place, file)
+            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
+                parts = path.relative_to(folder).with_suffix("").parts
+                found.append((NESTED.join(parts), path))
+    if not found:
+        raise UserError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
+    return sorted(found)
+
+
 def find_pairs(
     root: Path,
     name: str | None = None,
     require_masks: bool = True,
     mask_values: str | None = None,
 ) -> ImageSet:
-    """Pair `root/images` with `root/masks` by stem.
+    """Pair `root/images` with `root/masks` by stem, and by sub-folder where there are such.
 
     Args:
         root: the folder of one set.
@@ -84,23 +108,23 @@ def find_pairs(
         UserError: absent folder, no image, a mask missing, or two files with one stem.
     """
     values = None if mask_values is None else parse_mask_values(mask_values)
-    images = list_images(root / "images")
+    images = named_files(root / "images")
     masks: dict[str, Path] = {}
     if require_masks or (root / "masks").is_dir():
-        for path in list_images(root / "masks"):
-            if path.stem in masks:
-                raise UserError(f"two masks named {path.stem!r} in {path.parent}; remove one")
-            masks[path.stem] = path
+        for stem, path in named_files(root / "masks"):
+            if stem in masks:
+                raise UserError(f"two masks named {stem!r} in {root / 'masks'}; remove one")
+            masks[stem] = path
     pairs: dict[str, Pair] = {}
-    for path in images:
-        if path.stem in pairs:
-            raise UserError(f"two images named {path.stem!r} in {path.parent}; remove one")
-        if require_masks and path.stem not in masks:
+    for stem, path in images:
+        if stem in pairs:
+            raise UserError(f"two images named {stem!r} in {root / 'images'}; remove one")
+        if require_masks and stem not in masks:
             raise UserError(
-                f"{path} has no mask {path.stem}.* in {root / 'masks'}; "
+                f"{path} has no mask {stem}.* in {root / 'masks'}; "
                 "add it, or see `kdas-edge data check`"
             )
-        pairs[path.stem] = Pair(path.stem, path, masks.get(path.stem), values)
+        pairs[stem] = Pair(stem, path, masks.get(stem), values)
     return ImageSet(name or root.name, root, tuple(pairs.values()))
 
 
@@ -179,17 +203,51 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Read an image (H, W, 3) uint8 RGB and its mask (H, W) bool.
 
     Raises:
-        UserError: unreadable files, no mask, or sizes that differ.
+        UserError: unreadable files, no mask, sizes that differ, or only one of the two has an EXIF
+            orientation.
     """
     if pair.mask is None:
         raise UserError(f"{pair.image} has no mask")
     image, mask = read_image(pair.image), read_mask(pair.mask, pair.mask_values)
+    problem = orientation_problem(pair.image, pair.mask, image.shape[:2], mask.shape)
+    if problem:
+        raise UserError(f"{pair.image}: {problem}")
     if image.shape[:2] != mask.shape:
         raise UserError(
             f"{pair.mask} is {mask.shape[1]}×{mask.shape[0]} pixels but its image is "
             f"{image.shape[1]}×{image.shape[0]}; export the mask again at the image's size"
         )
     return image, mask
+
+
+def orientation_problem(
+    image: Path, mask: Path, image_size: tuple[int, ...], mask_size: tuple[int, ...]
+) -> str:
+    """What is wrong with the EXIF orientations of a pair, or "".
+
+    A picture is shown turned as its EXIF orientation says. A mask without one may have been drawn
+    on what was shown, or on what is stored: where both have one size, nobody can tell.
+
+    Args:
+        image: the image file.
+        mask: the mask file.
+        image_size: (height, width) of the upright image.
+        mask_size: (height, width) of the upright mask.
+    """
+    turns = []
+    for path in (image, mask):
+        with open_image(path) as opened:
+            turns.append(pending_turn(opened))
+    height, width = image_size
+    quarter = turns[0] >= 5 and turns[1] == 1 and height != width
+    # of a quarter turn the sizes tell: they fit the picture as it is shown, or not at all
+    if turns[0] == turns[1] or image_size != mask_size or quarter:
+        return ""
+    has, lacks = ("the image", "its mask") if turns[0] != 1 else ("the mask", "the image")
+    return (
+        f"{has} has EXIF orientation {max(turns)} and {lacks} {min(turns)}, so that it is not "
+        "known whether they fit; save both upright, without the tag"
+    )
 
 
 def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -22,12 +22,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image, read_samples
 
-# formats that a mask can have; others (EPS starts Ghostscript) are never opened
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
 # JPEG leaves greys up to about here in a mask that is black
 JPEG_BLACK = 24
 # of the full range: what is near enough to white to be the white of a ramp
@@ -153,61 +151,31 @@ class _Raw:
 
 
 def _read(path: Path) -> _Raw:
-    try:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty (0 bytes); copy the file again")
-        with Image.open(path, formats=FORMATS) as file:
-            pictures = getattr(file, "n_frames", 1)
-            if pictures > 1:
-                raise UserError(f"{path} holds {pictures} pictures; a mask is one: split it")
-            rawmode = str(file.tile[0][3]) if file.tile else ""
-            lossy = file.format == "JPEG" or (file.format == "WEBP" and _is_lossy_webp(path))
-            deep = "16" in rawmode and len(file.getbands()) > 1
-            file.load()
-            pixels = _deep(path) if deep else _pixels(file, rawmode)
-            index = np.asarray(file) if file.mode == "P" else None
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the path") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{path} is too large to be an endoscopic frame; reduce it") from None
-    except Exception as error:
-        # a damaged file makes PIL's decoders raise almost anything: struct.error, EOFError, …
-        reason = (str(error) or type(error).__name__).split("\n")[0]
-        raise UserError(f"{path} cannot be read as an image ({reason}); replace it") from None
-    return replace(_raw(pixels, lossy), index=index)
+    samples = read_samples(path)
+    values, lossy = samples.values, _is_lossy(path)
+    if samples.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        return _raw(read_image(path), lossy)
+    if samples.palette is None:
+        return _raw(_small(path, values) if samples.mode == "L" else values, lossy)
+    index = values if values.ndim == 2 else values[..., 0]
+    colours = samples.palette[np.minimum(index, len(samples.palette) - 1)]
+    # a palette that shows all indices in one colour was forgotten: the index is the label
+    same = bool((colours == colours[:1, :1]).all())
+    return replace(_raw(index if same else colours, lossy), index=index)
 
 
-def _is_lossy_webp(path: Path) -> bool:
+def _is_lossy(path: Path) -> bool:
     with path.open("rb") as file:
-        return b"VP8 " in file.read(64)
+        head = file.read(64)
+    return head.startswith(b"\xff\xd8") or (b"WEBP" in head[:16] and b"VP8 " in head)
 
 
-def _deep(path: Path) -> NDArray[Any]:
-    """Colours of 16 bits, of which PIL keeps 8: a label 1 would be lost."""
-    found = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is None:
-        raise ValueError("colours of 16 bits that OpenCV cannot read")
-    if found.ndim == 3:
-        found = found[..., [2, 1, 0, *range(3, found.shape[2])]]
-    return np.asarray(found)
-
-
-def _pixels(file: Image.Image, rawmode: str) -> NDArray[Any]:
-    """The stored numbers: (H, W), or (H, W, 2…4) with colour, alpha or both."""
-    if file.mode == "P":
-        colours = np.asarray(file.convert("RGBA" if "transparency" in file.info else "RGB"))
-        index = np.asarray(file)
-        # a palette that shows all indices in one colour was forgotten: the index is the label
-        same = (colours == colours[:1, :1]).all()
-        return index if same else colours
-    if file.mode == "L" and rawmode in ("L;2", "L;4"):
-        # PIL spreads two and four bits over 0…255; the labels are the small numbers
-        return np.asarray(file) // (85 if rawmode == "L;2" else 17)
-    if file.mode not in ("1", "L", "LA", "RGB", "RGBA", "I", "F") and "I;16" not in file.mode:
-        file = file.convert("RGBA" if "A" in file.mode or "a" in file.mode else "RGB")
-    return np.asarray(file)
+def _small(path: Path, values: NDArray[Any]) -> NDArray[Any]:
+    """Labels of PNG files of 2 and 4 bits, which Pillow spreads over 0…255."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    bits = head[24] if head.startswith(b"\x89PNG") else 8
+    return values // {2: 85, 4: 17}.get(bits, 1)
 
 
 def _raw(pixels: NDArray[Any], lossy: bool) -> _Raw:

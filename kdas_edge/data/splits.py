@@ -1,21 +1,30 @@
-"""The validation split: whole content groups on one side, recorded with hashes. No torch."""
+"""The validation split: whole groups on one side, recorded with hashes, inherited. No torch."""
 
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from kdas_edge.data.duplicates import SAME_CONTENT, groups, read_fingerprints
+from kdas_edge.data.duplicates import (
+    SAME_CONTENT,
+    Fingerprint,
+    fingerprint,
+    groups,
+    pixel_digest,
+)
+from kdas_edge.data.groups import groups_by
 from kdas_edge.data.layout import ImageSet, Pair
+from kdas_edge.data.lineage import Lineage, Side, extend
 from kdas_edge.data.parallel import WORKERS, parallel_map
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, write_json
+from kdas_edge.image_files import read_image
 
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -29,12 +38,22 @@ class Split:
             have the same images, the same masks and the same sides.
         hashes: name to SHA-256 of the image's bytes followed by its mask's, as
             `cat IMAGE MASK | sha256sum` prints it.
+        lineage: what this network and those that it comes from were trained on, by salted hashes
+            of the decoded pixels; empty in a split of the first release.
+        inherited: images of which an earlier network decided the side.
+        seen: validation images that an earlier network was trained on, because it left no other.
+        prints: fingerprints of the training images, for comparison with test images; never
+            written.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     sha256: str
     hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
+    lineage: Lineage = field(default=Lineage(), repr=False, compare=False)
+    inherited: int = field(default=0, compare=False)
+    seen: int = field(default=0, compare=False)
+    prints: tuple[Fingerprint, ...] = field(default=(), repr=False, compare=False)
 
 
 def validation_split(
@@ -43,52 +62,124 @@ def validation_split(
     seed: int = 0,
     workers: int = WORKERS,
     threshold: float = SAME_CONTENT,
+    group_by: str | None = None,
+    before: Lineage = Lineage(),
+    only_unseen: bool = False,
 ) -> Split:
-    """Cut a validation set from a training set by whole content groups.
+    """Cut a validation set from a training set by whole groups.
 
-    Near-duplicate frames (of one video) stay on one side; otherwise validation would measure
-    memory. The result depends on the images' names and content, the fraction, the seed and the
-    threshold, not on the order of files or the number of workers. Groups larger than a quarter of
-    the validation set come last in the queue, so that one long video does not decide the best
-    epoch.
+    Near-duplicate frames (of one video) and, with `group_by`, all frames of a patient stay on one
+    side; otherwise validation would measure memory. The result depends on the images' names and
+    content, the fraction, the seed and the threshold, not on the order of files or the number of
+    workers. Groups larger than a quarter of the validation set come last in the queue, so that one
+    long video does not decide the best epoch.
+
+    An image that `before` knows keeps its side, whatever the seed, the fraction and the file's
+    name. Images that are new to it join the side of their group; of the other new groups
+    `fraction` is drawn.
 
     Args:
         image_set: the pairs to split.
-        fraction: wanted share of the pairs in the validation set, 0 ≤ fraction < 1.
+        fraction: wanted share of the pairs in the validation set, 0 ≤ fraction < 1; 0 leaves none.
         seed: of the order in which groups are drawn.
         workers: threads that read the images.
         threshold: correlation above which two images belong together, see `duplicates`.
+        group_by: see `groups.HELP`; None for content alone.
+        before: of the networks that this one comes from.
+        only_unseen: refuse a set of which every image was trained on. Otherwise the split is then
+            drawn anew, and `Split.seen` counts.
 
     Raises:
-        UserError: fraction out of range, an unreadable image, or so few distinct contents that no
-            group can be spared.
+        UserError: fraction out of range, an unreadable image, an image without a group, so few
+            distinct contents that no group can be spared, or all trained on and `only_unseen`.
     """
     if not 0 <= fraction < 1:
         raise UserError(f"validation fraction {fraction} is not in 0 ≤ fraction < 1; try 0.1")
     pairs = sorted(image_set.pairs, key=lambda pair: pair.name)
     names = [pair.name for pair in pairs]
+
+    def look(pair: Pair) -> tuple[Fingerprint, str]:
+        image = read_image(pair.image)
+        return fingerprint(image), pixel_digest(image)
+
+    looks = parallel_map(look, pairs, "comparing images", workers)
+    hashes = _hash_pairs(pairs, workers)
+    known = [
+        before.side(digest, hashes[pair.name])
+        for pair, (_, digest) in zip(pairs, looks, strict=True)
+    ]
     chosen: set[str] = set()
     if fraction > 0:
-        prints = read_fingerprints([pair.image for pair in pairs], workers)
-        members: dict[int, list[str]] = defaultdict(list)
-        for name, group in zip(names, groups(prints, threshold), strict=True):
-            members[group].append(name)
-        chosen = _draw(list(members.values()), max(1, round(fraction * len(names))), seed)
+        declared = None if group_by is None else groups_by(pairs, image_set.root, group_by)
+        numbers = groups([found for found, _ in looks], threshold, declared)
+        members: dict[int, list[int]] = defaultdict(list)
+        for index, group in enumerate(numbers):
+            members[group].append(index)
+        chosen = _choose(members.values(), names, known, fraction, seed, declared is not None)
+        if not chosen and only_unseen and any(side == "train" for side in known):
+            raise UserError(
+                f"the network was trained on all {len(names)} images of {image_set.root} or on "
+                "others of their groups: they cannot judge it; name a folder with images that it "
+                "has not seen with --data"
+            )
+        if not chosen:
+            fresh: list[Side | None] = [None] * len(names)
+            chosen = _choose(members.values(), names, fresh, fraction, seed, False)
         if not chosen:
             raise UserError(
                 f"the {len(names)} images of {image_set.root} are all near-duplicates of each "
-                "other: nothing independent can be held out; add images, or set data.validation=0"
+                "other, or of one group: nothing independent can be held out; add images, or set "
+                "data.validation=0"
             )
+    sides: dict[str, Side] = {}
+    for name, (_, digest) in zip(names, looks, strict=True):
+        # one picture under two names is trained on if either is
+        if name not in chosen or digest not in sides:
+            sides[digest] = "validation" if name in chosen else "train"
+    seen = sum(n in chosen and side == "train" for n, side in zip(names, known, strict=True))
     return _split(
         tuple(name for name in names if name not in chosen),
         tuple(name for name in names if name in chosen),
-        _hash_pairs(pairs, workers),
+        hashes,
+        lineage=extend(before, sides),
+        inherited=sum(side is not None for side in known),
+        seen=seen,
+        prints=tuple(
+            found for name, (found, _) in zip(names, looks, strict=True) if name not in chosen
+        ),
     )
 
 
-def _draw(members: list[list[str]], target: int, seed: int) -> set[str]:
-    """Draw whole groups up to `target` names; always at least one group, never all of them."""
-    if len(members) < 2:
+def _choose(
+    members: Iterable[list[int]],
+    names: Sequence[str],
+    known: Sequence[Side | None],
+    fraction: float,
+    seed: int,
+    strict_groups: bool,
+) -> set[str]:
+    """The names of the validation side; see `validation_split`."""
+    chosen: set[str] = set()
+    unknown: list[list[str]] = []
+    for group in members:
+        sides = {known[index] for index in group}
+        if "train" in sides and strict_groups:
+            continue  # a patient that was trained on validates nothing any more
+        if sides == {None}:
+            unknown.append([names[index] for index in group])
+            continue
+        joins = "train" if "train" in sides else "validation"
+        chosen |= {names[i] for i in group if (known[i] or joins) == "validation"}
+    new = sum(map(len, unknown))
+    if unknown and (not chosen or round(fraction * new)):
+        spare = any(side is not None for side in known)
+        chosen |= _draw(unknown, max(1, round(fraction * new)), seed, spare)
+    return chosen
+
+
+def _draw(members: list[list[str]], target: int, seed: int, all_of_them: bool = False) -> set[str]:
+    """Draw whole groups up to `target` names; at least one group, and not all unless allowed."""
+    if len(members) < 2 and not all_of_them:
         return set()
     order = [members[index] for index in np.random.default_rng(seed).permutation(len(members))]
     small = [group for group in order if len(group) <= max(1, target // 4)]
@@ -96,7 +187,7 @@ def _draw(members: list[list[str]], target: int, seed: int) -> set[str]:
     chosen: set[str] = set()
     drawn = 0
     for group in small + large:
-        if len(chosen) + len(group) <= target and drawn < len(members) - 1:
+        if len(chosen) + len(group) <= target and drawn < len(members) - (not all_of_them):
             chosen.update(group)
             drawn += 1
     smallest: list[str] = min(order, key=len)
@@ -118,20 +209,25 @@ def write_split(path: Path, split: Split, image_set: ImageSet) -> None:
             "train": list(split.train),
             "validation": list(split.validation),
             "hashes": dict(split.hashes),
+            "images": split.lineage.as_json(),
         },
     )
 
 
 def read_split(path: Path) -> Split:
-    """Read a split that `write_split` wrote.
+    """Read a split that `write_split` wrote, of this release or the first.
 
     Raises:
         UserError: absent, not a split, or its content does not match its own hash.
     """
     content = read_json(path)
     try:
+        lineage = Lineage.from_json(content["images"]) if "images" in content else Lineage()
         split = _split(
-            tuple(content["train"]), tuple(content["validation"]), dict(content["hashes"])
+            tuple(content["train"]),
+            tuple(content["validation"]),
+            dict(content["hashes"]),
+            lineage=lineage,
         )
         recorded = content["sha256"]
     except (KeyError, TypeError, ValueError) as error:
@@ -163,10 +259,19 @@ def check_split(split: Split, image_set: ImageSet, workers: int = WORKERS) -> No
             )
 
 
-def _split(train: tuple[str, ...], validation: tuple[str, ...], hashes: dict[str, str]) -> Split:
+def _split(
+    train: tuple[str, ...],
+    validation: tuple[str, ...],
+    hashes: dict[str, str],
+    lineage: Lineage = Lineage(),
+    inherited: int = 0,
+    seen: int = 0,
+    prints: tuple[Fingerprint, ...] = (),
+) -> Split:
     content = {"train": train, "validation": validation, "hashes": hashes}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return Split(train, validation, hashlib.sha256(canonical.encode()).hexdigest(), hashes)
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    return Split(train, validation, digest, hashes, lineage, inherited, seen, prints)
 
 
 def _hash_pairs(pairs: list[Pair], workers: int) -> dict[str, str]:

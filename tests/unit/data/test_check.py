@@ -141,3 +141,15 @@ def test_a_folder_that_is_no_data_set_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     found = check(tmp_path)
     assert [finding.kind for finding in found.errors] == ["missing folder"] * 2
+
+
+def test_groups_that_straddle_sides_are_told(tmp_path: Path) -> None:
+    for index, name in enumerate(("p1_0", "p1_1", "p2_0")):
+        _write(tmp_path / "TrainDataset", name, 80 + index)
+    for index, name in enumerate(("p2_1", "p3_0")):
+        _write(tmp_path / "TestDataset" / "Ward", name, 90 + index)
+    found = check(tmp_path, group_by="p[0-9]").of("group on both sides")
+    assert [(finding.set_name, finding.detail) for finding in found] == [
+        ("Ward", "p2: 1 images here, 1 in train")
+    ]
+    assert check(tmp_path).of("group on both sides") == []

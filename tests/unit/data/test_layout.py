@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from kdas_edge.data import layout
+from kdas_edge.data.check import check
 from kdas_edge.data.layout import (
     find_pairs,
     find_sets,
@@ -155,3 +156,38 @@ def test_resizing_keeps_means_and_masks_keep_their_area() -> None:
     mask = np.zeros((200, 300), bool)
     mask[40:160, 60:240] = True
     assert abs(resize_mask(mask, 50, 60).mean() - mask.mean()) < 0.005
+
+
+def _oriented(path: Path, pixels: np.ndarray, orientation: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 6])
+def test_image_and_mask_have_an_orientation_both_or_neither(
+    tmp_path: Path, orientation: int
+) -> None:
+    stored, mask = _pixels(), np.zeros((20, 30), bool)
+    mask[2:6, 3:9] = True
+    grey = mask.astype(np.uint8) * 255
+    _oriented(tmp_path / "images" / "a.png", stored, orientation)
+    _oriented(tmp_path / "masks" / "a.png", grey, orientation)
+    upright, turned = read_pair(find_pairs(tmp_path).pairs[0])
+    turn = {2: np.s_[:, ::-1], 3: np.s_[::-1, ::-1], 4: np.s_[::-1]}
+    shown = np.rot90(mask, -1) if orientation == 6 else mask[turn[orientation]]
+    assert (turned == shown).all()
+    assert upright.shape[:2] == shown.shape
+    # drawn on what is shown; of a quarter turn the size tells it
+    Image.fromarray(shown).save(tmp_path / "masks" / "a.png")
+    if orientation == 6:
+        assert (read_pair(find_pairs(tmp_path).pairs[0])[1] == shown).all()
+        Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+        with pytest.raises(UserError, match="30×20 pixels but its image is 20×30"):
+            read_pair(find_pairs(tmp_path).pairs[0])
+        return
+    with pytest.raises(UserError, match=f"EXIF orientation {orientation} and its mask 1"):
+        read_pair(find_pairs(tmp_path).pairs[0])
+    found = check(tmp_path)
+    assert [finding.kind for finding in found.errors] == ["orientation differs"]
