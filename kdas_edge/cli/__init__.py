@@ -2,9 +2,6 @@
 imports its machinery inside the function that runs it.
 """
 
-import os
-import sys
-
 import typer
 
 from kdas_edge.cli import (
@@ -24,7 +21,8 @@ from kdas_edge.cli import (
     train,
     verify,
 )
-from kdas_edge.errors import KdasEdgeError
+from kdas_edge.cli.verb import Verb
+from kdas_edge.process import one_line_errors
 
 app = typer.Typer(
     name="kdas-edge",
@@ -53,17 +51,11 @@ app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 
 
+for _command in (*app.registered_commands, *data.app.registered_commands):
+    _command.cls = Verb
+
+
 def main() -> None:
-    """Run the command line; a person's error is one line and exit code 2, never a traceback."""
-    try:
+    """Run the command line; an error is one line, never a traceback."""
+    with one_line_errors():
         app()
-    except KdasEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # `kdas-edge … | head` closed the pipe; nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
