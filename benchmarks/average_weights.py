@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from one_line_errors import one_line_errors
 
 from kdas_edge.console import info
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file
 from kdas_edge.models.checkpoints import RECIPE, known_recipe, load_network, save_network
+from kdas_edge.process import one_line_errors
 
 
 def main() -> None:

@@ -24,7 +24,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from one_line_errors import one_line_errors
 
 from kdas_edge.console import info, table
 from kdas_edge.data.dataset import ResidentSet, load_pairs, load_training_data
@@ -35,6 +34,7 @@ from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import write_json
 from kdas_edge.models.checkpoints import load_network
+from kdas_edge.process import one_line_errors
 from kdas_edge.quantize.attempts import Ranges
 from kdas_edge.quantize.calibration.candidates import Look, choose, look_at, screen
 from kdas_edge.quantize.calibration.coverage import radius

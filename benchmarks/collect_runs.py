@@ -12,10 +12,9 @@ import json
 import re
 from pathlib import Path
 
-from one_line_errors import one_line_errors
-
 from kdas_edge.files import staged_directory, write_text_atomic
 from kdas_edge.models.checkpoints import RECIPE, load_network, save_network
+from kdas_edge.process import one_line_errors
 from kdas_edge.run import open_run
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from one_line_errors import one_line_errors
 from readme_table import comparison_table
 
 from kdas_edge.bench.scores import bootstrap_mean
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, write_json
+from kdas_edge.process import one_line_errors
 
 
 def dice_by_image(path: Path, protocol: str) -> dict[str, dict[str, float]]:

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from file_loader import Files, forever
-from one_line_errors import one_line_errors
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -34,6 +33,7 @@ from kdas_edge.environment import describe
 from kdas_edge.files import write_json
 from kdas_edge.models.inputs import normalise
 from kdas_edge.models.zoo import build
+from kdas_edge.process import one_line_errors
 from kdas_edge.recipe import ModelRecipe, TrainRecipe, load_recipe
 
 SCALES = (0.75, 1.0, 1.25)

@@ -37,7 +37,6 @@ from embedding_common import (
     share_marked,
     show_limits,
 )
-from one_line_errors import one_line_errors
 
 from kdas_edge.bundle.manifest import FILE_NAME, Preset
 from kdas_edge.bundle.shipped import or_shipped
@@ -46,6 +45,7 @@ from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file, write_json
 from kdas_edge.latency import Latency, Run, Warmup, measure
+from kdas_edge.process import one_line_errors
 from kdas_edge.runtime import Segmenter
 from kdas_edge.runtime.backends.openvino import compile_file
 from kdas_edge.runtime.buffer_pool import Workspace

@@ -16,12 +16,11 @@ import argparse
 import re
 from pathlib import Path
 
-from one_line_errors import one_line_errors
-
 from kdas_edge.console import info
 from kdas_edge.data.layout import Pair, training_set
 from kdas_edge.errors import UserError
 from kdas_edge.files import staged_directory
+from kdas_edge.process import one_line_errors
 
 # Kvasir-SEG's names are random letters and digits after a c, CVC-ClinicDB's are numbers
 PRANET = ["Kvasir=c[a-z0-9]{10,}", r"CVC-ClinicDB=\d+"]

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 from agreement_common import HEADINGS, cells, measure, read_frames
-from one_line_errors import one_line_errors
 
 from kdas_edge.console import table
 from kdas_edge.environment import describe
 from kdas_edge.files import write_json
+from kdas_edge.process import one_line_errors
 from kdas_edge.quantize.qat import load_quantized
 
 

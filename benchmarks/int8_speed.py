@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import torch
-from one_line_errors import one_line_errors
 from openvino import opset13 as op
 from torch import Tensor, nn
 
@@ -37,6 +36,7 @@ from kdas_edge.inspect import profile_model
 from kdas_edge.latency import Latency, measure, speedup
 from kdas_edge.models.inputs import normalise
 from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters
+from kdas_edge.process import one_line_errors
 from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import ModelRecipe, PtqRecipe
 

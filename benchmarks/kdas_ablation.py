@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from one_line_errors import one_line_errors
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -41,6 +40,7 @@ from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, sha256, write_json
 from kdas_edge.models.checkpoints import BEST, load_network
 from kdas_edge.models.zoo import Architecture, architecture_of, multiply_accumulates, parameters
+from kdas_edge.process import one_line_errors
 from kdas_edge.recipe import AugmentRecipe, DataRecipe, ModelRecipe, TrainRecipe, load_recipe
 from kdas_edge.run import Run
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from one_line_errors import one_line_errors
 
 from kdas_edge.bench.scores import bootstrap_mean
 from kdas_edge.console import table
@@ -26,6 +25,7 @@ from kdas_edge.environment import describe
 from kdas_edge.files import check_output_file, write_json
 from kdas_edge.metrics.overlap import dice
 from kdas_edge.metrics.sizes import members
+from kdas_edge.process import one_line_errors
 
 SIZES = (192, 256, 352)
 # 1: the image's own size, as a UNet's

@@ -24,7 +24,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from one_line_errors import one_line_errors
 
 from kdas_edge.bench.accuracy import PROTOCOLS, Predict, evaluate, to_size
 from kdas_edge.bench.evaluation import choose_precision, choose_sets, default_target
@@ -36,6 +35,7 @@ from kdas_edge.environment import describe
 from kdas_edge.files import write_json
 from kdas_edge.metrics import deploy, paper
 from kdas_edge.metrics.geometry import MaskGeometry
+from kdas_edge.process import one_line_errors
 from kdas_edge.runtime.backends import open_backend
 from kdas_edge.runtime.targets import parse_target
 

@@ -25,7 +25,6 @@ from agreement_common import (
     read_frames,
     run_torch,
 )
-from one_line_errors import one_line_errors
 from torch import Tensor
 
 from kdas_edge.console import info, table
@@ -38,6 +37,7 @@ from kdas_edge.files import write_json
 from kdas_edge.image_files import read_image
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.zoo import Architecture
+from kdas_edge.process import one_line_errors
 from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import PtqRecipe
 

@@ -12,9 +12,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from one_line_errors import one_line_errors
-
 from kdas_edge.console import table
+from kdas_edge.process import one_line_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "benchmarks" / "results" / "runs"

@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 from embedding_common import HEIGHT, WIDTH, Limit, frames_1080p, share_marked, show_limits
-from one_line_errors import one_line_errors
 
 from kdas_edge.bench.memory import UNAVAILABLE, resident_bytes
 from kdas_edge.bundle.shipped import or_shipped
@@ -35,6 +34,7 @@ from kdas_edge.console import info, progress, table
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file, write_json
+from kdas_edge.process import one_line_errors
 from kdas_edge.runtime import Segmenter
 
 GROWTH_PERCENT, DRIFT_PERCENT = 1.0, 5.0

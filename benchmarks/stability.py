@@ -24,13 +24,13 @@ import cv2
 import numpy as np
 from moving_clips import Clip, Picture, make_clip, pictures, scenes
 from numpy.typing import NDArray
-from one_line_errors import one_line_errors
 
 from kdas_edge.console import info, progress, table
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file, write_json
 from kdas_edge.metrics import overlap
+from kdas_edge.process import one_line_errors
 from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.video.stabiliser import Stabiliser, StabilityOptions, parse_persist, steady
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from file_loader import Files, forever
-from one_line_errors import one_line_errors
 from torch.utils.data import DataLoader
 
 from kdas_edge.data import augment
@@ -29,6 +28,7 @@ from kdas_edge.distill.trainer import Trainer, make_fabric, set_train_mode
 from kdas_edge.environment import describe
 from kdas_edge.files import read_json, write_json
 from kdas_edge.models.zoo import build
+from kdas_edge.process import one_line_errors
 from kdas_edge.recipe import TrainRecipe, load_recipe
 
 

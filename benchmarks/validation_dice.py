@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from one_line_errors import one_line_errors
 from torch import nn
 
 from kdas_edge.bench.scores import bootstrap_mean
@@ -29,6 +28,7 @@ from kdas_edge.files import check_output_file, write_json
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.tta import with_mirrors
 from kdas_edge.models.zoo import Architecture
+from kdas_edge.process import one_line_errors
 from kdas_edge.recipe import DataRecipe
 
 

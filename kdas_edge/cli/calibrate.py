@@ -90,12 +90,12 @@ def calibrate(
         most_per_video=most_per_video,
     )
     manifest = make_calibration_set(request, out, manifest_only, overwrite)
-    _show(manifest, out)
     if json is not None:
         write_json(
             json,
             {"out": str(out), **manifest.model_dump(mode="json", exclude={"frames", "left_out"})},
         )
+    _show(manifest, out)
     info(f"next: kdas-edge quantize --student RUN --data DATA calibration.source={out}")
 
 

@@ -66,9 +66,9 @@ def check(
     from kdas_edge.files import write_json
 
     report = check_data(root, mask_values=mask_values, group_by=group_by)
-    _show(report)
     if json is not None:
         write_json(json, report.as_json())
+    _show(report)
     faults = report.errors + (report.warnings if strict else [])
     if faults:
         first = faults[0]
@@ -138,6 +138,8 @@ def prepare(
     from kdas_edge.files import write_json
 
     prepared = prepare_data(root, out, size, quality, overwrite, mask_values=mask_values)
+    if json is not None:
+        write_json(json, {"root": str(out)} | record(root, size, quality, prepared))
     table(
         f"{out}: {size}×{size} pixels, JPEG quality {quality}",
         ["set", "images", "MB", "PSNR mean, dB", "PSNR worst, dB"],
@@ -146,8 +148,6 @@ def prepare(
             for name, one in prepared.items()
         ],
     )
-    if json is not None:
-        write_json(json, {"root": str(out)} | record(root, size, quality, prepared))
     info(f"next: kdas-edge train --recipe RECIPE --data {out} data.size={size}")
 
 

@@ -55,7 +55,7 @@ def dicom(
     from kdas_edge.console import info, progress, table
     from kdas_edge.dicom.source import find_files, require_packages
     from kdas_edge.errors import UserError
-    from kdas_edge.files import check_output_directory, check_output_file, write_json
+    from kdas_edge.files import check_output_directory, write_json
 
     require_packages()
     from kdas_edge.dicom.job import StoredFrames
@@ -63,9 +63,7 @@ def dicom(
     from kdas_edge.runtime.targets import parse_targets
 
     files, found = find_files(sources)
-    check_output_directory(out, overwrite)
-    if json is not None:
-        check_output_file(json)
+    check_output_directory(out, overwrite, replaces=False)
     rows = []
     targets = parse_targets(target)
     with Segmenter.load(or_shipped(bundle), targets, precision, preset) as segmenter:
@@ -75,10 +73,14 @@ def dicom(
         info(
             f"{job.algorithm.bundle} {segmenter.precision} {segmenter.preset} on {segmenter.target}"
         )
-        with progress(len(files), "segmenting") as advance:
-            for row in job.segment_files(files, found):
-                rows.append(row)
-                advance(note=files[row.number - 1].name)
+        try:
+            with progress(len(files), "segmenting") as advance:
+                for row in job.segment_files(files, found):
+                    rows.append(row)
+                    advance(note=files[row.number - 1].name)
+        finally:  # a full disk or a signal: what is done is told
+            if json is not None:
+                write_json(json, job.describe() | {"files": [row.as_json() for row in rows]})
     shown = [[files[row.number - 1].name, *row.cells()] for row in rows if row.status != "skipped"]
     table(
         "Stored frames (research software, not for clinical use)",
@@ -92,8 +94,6 @@ def dicom(
         info(note)
     if any(row.frames for row in rows):
         info(f"segmentations and records are in {out}")
-    if json is not None:
-        write_json(json, job.describe() | {"files": [row.as_json() for row in rows]})
     bad = [row for row in rows if row.status in ("FAILED", "incomplete")]
     if bad:
         raise UserError(

@@ -30,10 +30,10 @@ def doctor(
     from kdas_edge.files import write_json
 
     result = examine()
+    if json is not None:
+        write_json(json, result)
     table(
         "kdas-edge doctor",
         ["area", "what", "found", "verdict", "advice"],
         [[str(value) for value in finding.values()] for finding in result["findings"]],
     )
-    if json is not None:
-        write_json(json, result)

@@ -165,6 +165,8 @@ def export(
         without=[path.strip() for path in without.split(",")] if without else (),
         half_weights=half_weights,
     )
+    if json is not None:
+        write_json(json, report.as_json())
     rows: list[list[object]] = []
     for row in report.rows:
         found = row.agreement
@@ -201,8 +203,6 @@ def export(
         print(f"{kind}: {change.disagreement:.2%} of mask pixels differ from fp32, in torch")
     for speed in report.speeds:
         print(speed.line())
-    if json is not None:
-        write_json(json, report.as_json())
     raise_for_failures(report)
     if served is not None:
         _serve_bundle(out, repository, served, None, None, overwrite)

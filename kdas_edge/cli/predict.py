@@ -204,7 +204,7 @@ def predict(
     if not is_video(where, options):
         files = find_sources(Path(source))
         check_apart(Path(source), out)
-        check_output_directory(out, overwrite)
+        check_output_directory(out, overwrite, replaces=False)
     with contextlib.ExitStack() as stack:
         segmenter = stack.enter_context(
             Segmenter.load(bundle, targets, precision, preset, roi=region)
@@ -245,34 +245,35 @@ def _images(
 ) -> None:
     from kdas_edge.console import info
     from kdas_edge.errors import UserError
-    from kdas_edge.files import check_output_file, write_json
-    from kdas_edge.runtime.images import segment_files, stage_percentiles
+    from kdas_edge.files import lock, write_json
+    from kdas_edge.runtime.images import ImageRow, segment_files, stage_percentiles
     from kdas_edge.video.outputs import LineFile
 
-    if options.json is not None:
-        check_output_file(options.json)
     lines = LineFile(options.jsonl, options.overwrite) if options.jsonl is not None else None
-    rows = []
+    rows: list[ImageRow] = []
     print(f"{'image':40} {'polyp %':>8} {'components':>10} {'ms':>8}")
-    for row in segment_files(segmenter, files, options.out, options.style, teacher):
-        rows.append(row)
-        if lines is not None:
-            lines.add({"index": len(rows) - 1, **row.as_json()})
-        if row.error is not None:
-            print(f"{row.name:40} FAILED: {row.error}", flush=True)
-            continue
-        print(
-            f"{row.name:40} {100 * row.polyp_fraction:8.2f} {row.components:10d} "
-            f"{sum(row.milliseconds.values()):8.1f}",
-            flush=True,
-        )
-    stages = stage_percentiles(rows)
-    if stages:
-        _stage_table("Milliseconds per image, files not counted", stages)
-        info(f"masks and overlays are in {options.out}")
-    if options.json is not None:
-        images = [row.as_json() for row in rows]
-        write_json(options.json, {**model, "milliseconds": stages, "images": images})
+    try:
+        with lock(options.out):
+            for row in segment_files(segmenter, files, options.out, options.style, teacher):
+                rows.append(row)
+                if lines is not None:
+                    lines.add({"index": len(rows) - 1, **row.as_json()})
+                if row.error is not None:
+                    print(f"{row.name:40} FAILED: {row.error}", flush=True)
+                    continue
+                print(
+                    f"{row.name:40} {100 * row.polyp_fraction:8.2f} {row.components:10d} "
+                    f"{sum(row.milliseconds.values()):8.1f}",
+                    flush=True,
+                )
+    finally:  # a full disk or a signal: what is done is told
+        stages = stage_percentiles(rows)
+        if options.json is not None:
+            images = [row.as_json() for row in rows]
+            write_json(options.json, {**model, "milliseconds": stages, "images": images})
+        if stages:
+            _stage_table("Milliseconds per image, files not counted", stages)
+            info(f"masks and overlays are in {options.out}")
     failed = [row for row in rows if row.error is not None]
     if failed:
         raise UserError(
@@ -295,10 +296,10 @@ def _video(
     stages = dict(record["milliseconds"])
     if record["latency_ms"]:
         stages["latency"] = record["latency_ms"]
-    if outcome.statistics.frames:
-        _stage_table("Milliseconds per frame", stages)
     if options.json is not None:
         write_json(options.json, {**model, **record})
+    if outcome.statistics.frames:
+        _stage_table("Milliseconds per frame", stages)
     if outcome.error is not None:
         raise outcome.error
     if outcome.notes:

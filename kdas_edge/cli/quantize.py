@@ -97,13 +97,13 @@ def quantize(
         summary = run_quantization(resolved, out, resume, overwrite, openvino_latencies)
     except GateError:
         summary = read_json(out / resolved.name / "summary.json")
-        _print(summary)
         if json is not None:
             write_json(json, summary)
+        _print(summary)
         raise
-    _print(summary)
     if json is not None:
         write_json(json, summary)
+    _print(summary)
     run = summary["run"]
     print(f"next: kdas-edge export {run} --out bundles/{Path(run).name}")
 

@@ -70,6 +70,8 @@ def run_recipe(
 
     resolved = load_recipe(TrainRecipe, recipe, values)
     summary = run_training(resolved, out, resume, overwrite)
+    if json is not None:
+        write_json(json, summary)
     table(
         f"{summary['run']} (Dice: deploy protocol, validation split)",
         ["best epoch", "Dice", "M parameters", "G MACs", "minutes"],
@@ -83,8 +85,6 @@ def run_recipe(
             ]
         ],
     )
-    if json is not None:
-        write_json(json, summary)
     run, root = shlex.quote(summary["run"]), shlex.quote(resolved.data.root)
     # a folder without test sets holds what the network was trained on
     tests = root if has_tests(Path(resolved.data.root)) else "OTHER_IMAGES"

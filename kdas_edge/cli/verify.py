@@ -86,13 +86,13 @@ def verify(
         if report is not None and refused is not None:
             write_report(report, refused, manifest)
         raise
+    if json is not None:
+        write_json(json, found.as_json())
     table(
         f"Verification of {found.bundle}",
         ["check", "expected", "observed", "verdict"],
         [[check.what, check.expected, check.observed, check.verdict] for check in found.checks],
     )
-    if json is not None:
-        write_json(json, found.as_json())
     if report is not None:
         write_report(report, found, manifest)
         info(f"report: {report / PAGE_NAME}")

@@ -7,7 +7,6 @@ of the run that was not, and no generator state has to be saved.
 
 import math
 import resource
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from kdas_edge.distill.validation import write_overlays
 from kdas_edge.errors import UserError
 from kdas_edge.models.checkpoints import save_network
 from kdas_edge.models.zoo import Architecture
+from kdas_edge.process import handle_signals
 from kdas_edge.recipe import QuantizeRecipe, TrainRecipe
 from kdas_edge.run import Run
 
@@ -192,25 +192,16 @@ def peak_memory_mib() -> float:
 
 @contextmanager
 def _stop_after_step() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying, so that the step ends and is saved.
+    """Collect signals instead of dying, so that the step ends and is saved.
 
     A second signal is obeyed at once.
     """
     caught: list[int] = []
 
-    def handler(number: int, _frame: object) -> None:
+    def handler(number: int) -> None:
         if caught:
             raise KeyboardInterrupt
         caught.append(number)
 
-    before = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, handler)
-    except ValueError:  # not the main thread: leave the signals to the host program
-        pass
-    try:
+    with handle_signals(handler):
         yield caught
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

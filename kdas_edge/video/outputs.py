@@ -1,6 +1,6 @@
 """Where segmented frames go: pictures, a recording, lines of JSON. Runs in the writing thread."""
 
-import json
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from kdas_edge.console import info
 from kdas_edge.errors import UserError
-from kdas_edge.files import check_output_file, write_bytes_atomic
+from kdas_edge.files import (
+    check_output_file,
+    is_stream,
+    json_bytes,
+    open_stream,
+    write_bytes_atomic,
+)
 from kdas_edge.overlay import PREDICTION, SECOND_PREDICTION, Style, draw_mask, side_by_side
 from kdas_edge.video.findings import Finding
 from kdas_edge.video.recorder import Recorder
@@ -139,13 +145,18 @@ class LineFile:
             UserError: it exists and `overwrite` is false, or it cannot be written.
         """
         check_output_file(path)
-        if path.exists() and not overwrite:
+        self._stream = is_stream(path)
+        if path.exists() and not overwrite and not self._stream:
             raise UserError(f"{path} exists; add --overwrite or choose another name")
         self.path = path
         self._good = 0
+        self._closing = contextlib.ExitStack()
+        if self._stream:
+            self._file: IO[bytes] = self._closing.enter_context(open_stream(path))
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = path.open("wb", buffering=0)
+            self._file = self._closing.enter_context(path.open("wb", buffering=0))
         except OSError as error:
             raise _cannot_write(path, error) from error
 
@@ -155,20 +166,23 @@ class LineFile:
         Raises:
             UserError: the disk is full; a part of the line that was written is cut off again.
         """
-        line = json.dumps(value, ensure_ascii=False).encode() + b"\n"
+        line = json_bytes(value)
         try:
             # without a buffer, so that a killed program leaves no half line
             written = self._file.write(line)
             if written != len(line):
                 written += self._file.write(line[written:])
             self._good += written
+            if self._stream:
+                self._file.flush()
         except OSError as error:
-            self._file.truncate(self._good)
+            if not self._stream:
+                self._file.truncate(self._good)
             raise _cannot_write(self.path, error) from error
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._closing.close()
 
 
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:

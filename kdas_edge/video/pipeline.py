@@ -9,16 +9,15 @@ the load; what gives way is counted.
 
 import contextlib
 import queue
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 from kdas_edge.console import info, progress
 from kdas_edge.errors import UserError
+from kdas_edge.process import handle_signals
 from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.video.channel import Channel
 from kdas_edge.video.findings import Finding
@@ -254,19 +253,15 @@ class _Interrupt:
 
 @contextlib.contextmanager
 def _interruptible(stop: threading.Event, frames: Channel[Frame]) -> Iterator[_Interrupt]:
-    """Let Ctrl-C and SIGTERM end the video after the current frame; a second one ends at once."""
+    """Let a signal end the video after the current frame; a second one ends it at once."""
     interrupt = _Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt  # signals belong to the main thread
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        restore()
+    def handle(number: int) -> None:
+        if interrupt.happened:
+            raise KeyboardInterrupt
         interrupt.happened = True
         interrupt.wake.put(True)
 
@@ -278,12 +273,10 @@ def _interruptible(stop: threading.Event, frames: Channel[Frame]) -> Iterator[_I
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    for number in before:
-        signal.signal(number, handle)
     try:
-        yield interrupt
+        with handle_signals(handle):
+            yield interrupt
     finally:
-        restore()
         interrupt.wake.put(False)
         watcher.join()
 

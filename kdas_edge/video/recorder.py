@@ -42,7 +42,7 @@ class Recorder:
         """
         if path.suffix.lower() != ".mp4":
             raise UserError(f"{path}: a recording is an MP4 file; let the name end in .mp4")
-        check_output_file(path)
+        check_output_file(path, streams=False)
         if path.exists() and not overwrite:
             raise UserError(f"{path} exists; add --overwrite or choose another name")
         self.path = path

@@ -113,7 +113,7 @@ def predict_video(
     options = _with_default_outputs(source, options)
     _check_apart(source, options)
     if options.frames:
-        check_output_directory(options.out, options.overwrite)
+        check_output_directory(options.out, options.overwrite, replaces=False)
     if options.json is not None:
         check_output_file(options.json)
     window = Window(f"kdas-edge: {source.name}") if options.show else None
@@ -198,7 +198,7 @@ def _with_default_outputs(source: Source, options: VideoOptions) -> VideoOptions
         return options
     if options.record is not None or options.jsonl is not None or options.json is not None:
         return options
-    check_output_directory(options.out, options.overwrite)
+    check_output_directory(options.out, options.overwrite, replaces=False)
     return replace(
         options,
         record=options.out / f"{source.stem}.mp4",
