@@ -3,8 +3,14 @@
 import os
 import sys
 
-# NNCF and the Hugging Face hub read these when they are imported
-_SWITCHES = {"NNCF_CI": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+# Read when the library of that name is imported; ONNX Runtime's variable changed its name.
+_SWITCHES = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "ORT_TELEMETRY_DISABLED": "1",
+    "NNCF_CI": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
 # OpenVINO and NNCF send their usage events through it
 _TELEMETRY = "openvino_telemetry"
 
@@ -12,9 +18,10 @@ _TELEMETRY = "openvino_telemetry"
 def switch_off_telemetry() -> None:
     """Keep this process from sending usage events; the package calls it when it is imported.
 
-    OpenVINO otherwise contacts an analytics host at `import openvino` and writes a client id into
-    the home folder. Without the telemetry package it uses a stub of its own. Where a host program
-    imported OpenVINO first, later events (a conversion) are switched off.
+    OpenVINO and ONNX Runtime otherwise contact an analytics host when they are imported and write
+    a client id into the home folder. Without the telemetry package OpenVINO uses a stub of its own.
+    Where a host program imported OpenVINO first, later events (a conversion) are switched off; ONNX
+    Runtime decides at its import for the whole process.
     """
     for name, value in _SWITCHES.items():
         os.environ.setdefault(name, value)

@@ -4,6 +4,7 @@ An `Architecture` is everything needed to rebuild a network and to feed it; it t
 checkpoint, so that no recipe is needed to use one.
 """
 
+import contextlib
 import dataclasses
 import difflib
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdas_edge.errors import UserError
+from kdas_edge.models.hub import hub_or_cache
 from kdas_edge.models.polyp_pvt import FINE_STRIDE, STRIDE, PolypPVT
 from kdas_edge.recipe import ModelRecipe
 
@@ -239,9 +241,10 @@ def _encoder(
         options["drop_path_rate"] = drop_path
     if options or pretrained:
         try:
-            extractor = timm.create_model(
-                name, features_only=True, pretrained=pretrained, **options
-            )
+            with hub_or_cache() if pretrained else contextlib.nullcontext():
+                extractor = timm.create_model(
+                    name, features_only=True, pretrained=pretrained, **options
+                )
         except TypeError:
             if not drop_path:
                 raise

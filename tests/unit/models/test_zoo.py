@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -126,7 +128,7 @@ def test_drop_path_reaches_the_encoder_or_is_refused() -> None:
         build(ModelRecipe(backbone="dla46_c", drop_path=0.1), 64)
 
 
-def test_pretrained_true_without_a_network_says_what_to_do(
+def test_pretrained_true_says_what_to_do_when_the_hub_is_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
@@ -136,6 +138,28 @@ def test_pretrained_true_without_a_network_says_what_to_do(
     with pytest.raises(UserError, match=r"test_efficientnet.*local safetensors file") as caught:
         build(tiny(pretrained=True), 64)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("network", ["no answer", "nobody listens", "no such name"])
+def test_pretrained_true_without_a_network_is_refused_within_five_seconds(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if network == "no answer":
+            silent.listen()  # connections are taken, and never answered
+        port = silent.getsockname()[1]
+        host = "hub.invalid" if network == "no such name" else "127.0.0.1"
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://{host}:{port}")
+        begun = time.monotonic()
+        with pytest.raises(UserError, match=r"test_efficientnet.*local safetensors file"):
+            build(tiny(pretrained=True), 64)
+    assert time.monotonic() - begun < 5
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_a_local_file_fills_the_encoder_from_half_precision_and_ignores_a_head(
