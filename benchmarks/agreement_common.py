@@ -27,7 +27,7 @@ from torch import nn
 from kdas_edge.console import info, progress
 from kdas_edge.data.layout import Pair, read_pair, test_sets, training_set
 from kdas_edge.data.splits import read_split
-from kdas_edge.errors import KdasEdgeError, UserError
+from kdas_edge.errors import KdasEdgeError, UserError, last_line
 from kdas_edge.export.agreement import network_input
 from kdas_edge.export.graph import DeployGraph
 from kdas_edge.export.onnx.export import save_onnx, to_onnx
@@ -182,8 +182,8 @@ def run_openvino(
         text=True,
     )
     if done.returncode:
-        last = done.stderr.strip().splitlines()
-        raise KdasEdgeError(f"OpenVINO failed with {isa}: {last[-1] if last else done.returncode}")
+        reason = last_line(done.stderr) or done.returncode
+        raise KdasEdgeError(f"OpenVINO failed with {isa}: {reason}")
     found = _ISA.search(done.stdout)
     evidence = {
         "instruction_set": found.group(1).strip() if found else None,

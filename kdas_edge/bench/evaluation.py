@@ -17,7 +17,7 @@ from kdas_edge.bench.accuracy import (
     evaluate_maps,
 )
 from kdas_edge.bench.groups import entry_json
-from kdas_edge.bench.models import describe, is_checkpoint, one_line, precisions, predictor
+from kdas_edge.bench.models import describe, is_checkpoint, precisions, predictor
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.console import progress
 from kdas_edge.data.layout import (
@@ -29,7 +29,7 @@ from kdas_edge.data.layout import (
     read_pair,
     set_folders,
 )
-from kdas_edge.errors import KdasEdgeError, UserError
+from kdas_edge.errors import KdasEdgeError, UserError, last_line
 from kdas_edge.files import staged_directory
 from kdas_edge.image_files import image_size
 from kdas_edge.runtime.backends import open_backend
@@ -91,7 +91,7 @@ def evaluate_model(
                     raise
                 except Exception as error:
                     raise KdasEdgeError(
-                        f"{bundle.name} {precision} failed on {target}: {one_line(error)}"
+                        f"{bundle.name} {precision} failed on {target}: {last_line(error)}"
                     ) from error
             digest = data_fingerprint(image_set, limit)
             results.extend({**entry_json(s), "data_sha256": digest} for s in scores.values())

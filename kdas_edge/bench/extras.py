@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdas_edge.bench.energy import EnergyMeter, measure_energy
-from kdas_edge.bench.models import one_line
 from kdas_edge.bench.rows import Row, Settings, timed_frames
 from kdas_edge.bench.startup import measure_startup
 from kdas_edge.bench.sustained import WINDOWS, sustain
@@ -12,6 +11,7 @@ from kdas_edge.bench.throughput import measure_throughput
 from kdas_edge.bench.timing import model_only
 from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet
+from kdas_edge.errors import last_line
 
 # a rate is steady after some seconds; --seconds is meant for a hundred slow inferences
 _THROUGHPUT_SECONDS = 10.0
@@ -43,7 +43,7 @@ def weigh_rows(group: Sequence[Row], sets: dict[str, ImageSet], meter: EnergyMet
                     model_only(row, frames), meter, row.target.batch
                 )
             except Exception as error:  # the latencies of this row stand all the same
-                row.values["energy"] = {"unavailable": one_line(error)}
+                row.values["energy"] = {"unavailable": last_line(error)}
             advance()
 
 
@@ -59,7 +59,7 @@ def sustain_rows(group: Sequence[Row], sets: dict[str, ImageSet], minutes: float
                     model_only(row, frames), 60 * minutes, advance=advance
                 )
             except Exception as error:  # what the runtime raises after an hour, nobody knows
-                row.values["sustained"] = {"unavailable": one_line(error)}
+                row.values["sustained"] = {"unavailable": last_line(error)}
 
 
 def throughput_rows(
@@ -93,7 +93,7 @@ def throughput_rows(
                 )
                 entry |= {"status": "ok", "reason": None, **found}
             except Exception as error:  # a row fails, the table continues
-                entry |= {"status": "failed", "reason": one_line(error)}
+                entry |= {"status": "failed", "reason": last_line(error)}
             entries.append(entry)
             advance()
     return entries

@@ -26,7 +26,7 @@ from kdas_edge.bundle.manifest import (
     Provenance,
 )
 from kdas_edge.bundle.reader import Bundle, open_bundle
-from kdas_edge.errors import KdasEdgeError, UserError
+from kdas_edge.errors import UserError
 from kdas_edge.files import sha256
 from kdas_edge.runtime.backends import FORMATS, Backend
 from kdas_edge.runtime.segmenter import preprocess
@@ -125,13 +125,6 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "provenance": manifest.provenance.model_dump(mode="json"),
         "files": {name: record.model_dump() for name, record in sorted(manifest.files.items())},
     }
-
-
-def one_line(error: Exception) -> str:
-    """An exception as one line for a table: the message, or the type where there is none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = (lines[0] if isinstance(error, KdasEdgeError) else lines[-1]) if lines else ""
-    return text[:300] or type(error).__name__
 
 
 def _checkpoint(path: Path) -> Bundle:

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from kdas_edge.bench.accuracy import Predict, to_size
 from kdas_edge.bench.ahead import load_ahead
-from kdas_edge.bench.models import one_line, predictor
+from kdas_edge.bench.models import predictor
 from kdas_edge.bench.rows import Row, Settings
 from kdas_edge.bench.scores import MAIN_METRIC, ImageScore, SetScores, paired_difference
 from kdas_edge.console import info, progress
 from kdas_edge.data.corruptions import CORRUPTIONS, SEED, STRENGTHS, check_names, corrupt
 from kdas_edge.data.layout import ImageSet, Pair, read_pair
-from kdas_edge.errors import UserError
+from kdas_edge.errors import UserError, last_line
 from kdas_edge.metrics import deploy
 
 # what is scored, per model and set: corruption (or "" for clean) and strength
@@ -166,10 +166,10 @@ def robustness_entries(
         scores: dict[str, dict[Condition, SetScores]] = {}
         for key, result in results.items():
             if isinstance(result, Exception):
-                info(f"robustness of {key.replace('|', ' ')} left out: {one_line(result)}")
+                info(f"robustness of {key.replace('|', ' ')} left out: {last_line(result)}")
                 del alive[key]
                 if not alive:
-                    raise UserError(f"every model failed: {one_line(result)}") from result
+                    raise UserError(f"every model failed: {last_line(result)}") from result
             else:
                 scores[key] = result
         for key, by_condition in scores.items():

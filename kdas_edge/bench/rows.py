@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.bench.accuracy import PROTOCOLS, Protocol
-from kdas_edge.bench.models import one_line, precisions
+from kdas_edge.bench.models import precisions
 from kdas_edge.bench.peers import PeerBundle
 from kdas_edge.bench.pipeline import Pipeline, pipeline
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.data.corruptions import SEED
 from kdas_edge.data.layout import ImageSet
+from kdas_edge.errors import last_line
 from kdas_edge.image_files import read_image
 from kdas_edge.latency import Warmup
 from kdas_edge.runtime.backends import FORMATS, Backend, open_backend
@@ -129,7 +130,7 @@ class Row:
     def fail(self, error: Exception | str) -> None:
         """Remember why the row has no result; the first reason stays."""
         if self.reason is None:
-            self.reason = error if isinstance(error, str) else one_line(error)
+            self.reason = error if isinstance(error, str) else last_line(error)
             self.failure = error.kind if isinstance(error, TargetError) else "inference failed"
 
     def inputs(self, frames: Sequence[TimedFrame]) -> list[NDArray[np.generic]]:

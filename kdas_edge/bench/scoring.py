@@ -5,10 +5,11 @@ from typing import Any
 
 from kdas_edge.bench.accuracy import Protocol, SetScores, evaluate_many
 from kdas_edge.bench.groups import entry_json
-from kdas_edge.bench.models import one_line, predictor
+from kdas_edge.bench.models import predictor
 from kdas_edge.bench.rows import Row, Settings, load_rows
 from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet
+from kdas_edge.errors import last_line
 from kdas_edge.runtime.targets import Target
 
 
@@ -39,7 +40,7 @@ def score_rows(
             )
             for key, result in results.items():
                 if isinstance(result, Exception):
-                    pending[key].fail(f"accuracy on {name}: {one_line(result)}")
+                    pending[key].fail(f"accuracy on {name}: {last_line(result)}")
                     del predictors[key]
                     accuracies.pop(key, None)
                 else:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bench.memory import UNAVAILABLE, folder_bytes, peak_bytes, resident_bytes
 from kdas_edge.bundle.reader import Bundle
+from kdas_edge.errors import last_line
 from kdas_edge.runtime.backends import FORMATS, check_present
 from kdas_edge.runtime.targets import Target, parse_target
 
@@ -80,8 +81,8 @@ def _in_a_process(job: dict[str, Any]) -> dict[str, Any]:
     )
     found = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode or not found:
-        said = done.stderr.strip().splitlines()
-        raise subprocess.SubprocessError(said[-1] if said else f"exit code {done.returncode}")
+        said = last_line(done.stderr)
+        raise subprocess.SubprocessError(said or f"exit code {done.returncode}")
     result: dict[str, Any] = json.loads(found[-1].removeprefix(_MARK))
     return result
 

@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge import latency
-from kdas_edge.bench.models import one_line
 from kdas_edge.bench.pipeline import Pipeline
 from kdas_edge.bench.profiling import profile_row
 from kdas_edge.bench.rows import Row, Settings, TimedFrame, timed_frames
 from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet
-from kdas_edge.errors import UserError
+from kdas_edge.errors import UserError, last_line
 from kdas_edge.image_files import read_image
 
 _PROFILED_INFERENCES = 20
@@ -108,7 +107,7 @@ def profile_rows(group: Sequence[Row], sets: dict[str, ImageSet]) -> None:
                 )
                 row.values["profile"] = found.as_json()
             except UserError as error:
-                row.values["profile"] = {"unavailable": one_line(error)}
+                row.values["profile"] = {"unavailable": last_line(error)}
             advance()
 
 
@@ -123,7 +122,7 @@ def _end_to_end(
         return {"unavailable": f"batch={row.target.batch}: a camera gives one frame at a time"}
     timing = timings[_whole(key)]
     if not isinstance(timing, latency.Latency):
-        return {"unavailable": one_line(timing)}
+        return {"unavailable": last_line(timing)}
     decode = timings.get(_DECODE)
     return {
         **timing.as_json(),

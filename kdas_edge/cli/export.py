@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from kdas_edge.bundle.manifest import Precision, Preset
     from kdas_edge.export.rows import Row
-    from kdas_edge.export.serving import Layout
+    from kdas_edge.export.serving.repository import Layout
 
 
 def export(
@@ -132,7 +132,7 @@ def export(
       kdas-edge export runs/student --out bundles/student --preset core,camera,holoscan
       kdas-edge export bundles/student --out models --layout ovms
     """
-    from kdas_edge.export.serving import is_bundle
+    from kdas_edge.export.serving.repository import is_bundle
 
     presets = _presets(preset) if preset is not None else None
     precisions = _precisions(precision) if precision is not None else None
@@ -222,7 +222,7 @@ def _serve_bundle(
     from kdas_edge.bundle.reader import open_bundle
     from kdas_edge.console import table
     from kdas_edge.errors import UserError
-    from kdas_edge.export.serving import LAYOUTS, write_repository
+    from kdas_edge.export.serving.repository import LAYOUTS, write_repository
 
     if layout is None:
         raise UserError(
@@ -277,7 +277,7 @@ def _presets(text: str) -> "list[Preset]":
 
 def _layout(text: str) -> "Layout":
     from kdas_edge.errors import UserError
-    from kdas_edge.export.serving import LAYOUTS
+    from kdas_edge.export.serving.repository import LAYOUTS
 
     for layout in LAYOUTS:
         if text == layout:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.dicom import jpeg
-from kdas_edge.dicom.source import PictureError, Source, integer, one_line, short, value_of
+from kdas_edge.dicom.source import PictureError, Source, integer, short, value_of
 from kdas_edge.dicom.video import SYNTAXES as VIDEO
 from kdas_edge.dicom.video import video_frames
+from kdas_edge.errors import first_line
 
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 _RLE = ("1.2.840.10008.1.2.5",)
@@ -168,7 +169,7 @@ def _number(header: Any, keyword: str) -> float | None:
 
 
 def _reason(error: Exception) -> str:
-    text = one_line(error)
+    text = short(first_line(error))
     if isinstance(error, AttributeError) and "Pixel Data" in text:
         return "has no pixel data; name a picture"
     # pydicom tells what each plugin said on the lines that follow, "plugin: reason"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdas_edge.errors import UserError
+from kdas_edge.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -206,7 +206,7 @@ def read_source(path: Path) -> Source:
         raise PictureError(f"cannot be read ({reason}); export it again") from None
     except Exception as error:
         raise PictureError(
-            f"cannot be parsed as DICOM ({one_line(error)}); export it again"
+            f"cannot be parsed as DICOM ({short(first_line(error))}); export it again"
         ) from None
     meta = getattr(header, "file_meta", None) or pydicom.Dataset()
     kind = uid_of(header, "SOPClassUID") or uid_of(meta, "MediaStorageSOPClassUID")
@@ -277,11 +277,6 @@ def value_of(header: "Dataset", keyword: str) -> Any:
         # a damaged element is decoded on first use, and may raise anything
         return None
     return None if value is None or value == "" else value
-
-
-def one_line(error: Exception) -> str:
-    """The first line of an error's text, shortened."""
-    return short((str(error) or type(error).__name__).strip().splitlines()[0])
 
 
 def short(value: object) -> str:

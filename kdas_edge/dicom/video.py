@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.dicom.source import PictureError, Source, one_line
+from kdas_edge.dicom.source import PictureError, Source, short
+from kdas_edge.errors import first_line
 
 # the transfer syntaxes of PS3.5 that hold one video stream; `.1` are their fragmentable forms
 SYNTAXES = tuple(
@@ -78,4 +79,6 @@ def _unpack(path: Path, stream: Path) -> None:
     except PictureError:
         raise
     except Exception as error:
-        raise PictureError(f"cannot be unpacked ({one_line(error)}); export it again") from None
+        raise PictureError(
+            f"cannot be unpacked ({short(first_line(error))}); export it again"
+        ) from None

@@ -27,7 +27,7 @@ from kdas_edge.distill.kdas import DistillationLoss, gradient_shares
 from kdas_edge.distill.schedule import derive_seed, learning_rate, side
 from kdas_edge.distill.teacher_maps import as_outputs
 from kdas_edge.distill.validation import validate
-from kdas_edge.errors import UserError
+from kdas_edge.errors import UserError, first_line
 from kdas_edge.files import write_bytes_atomic
 from kdas_edge.models.inputs import network_input, resized
 from kdas_edge.models.zoo import Architecture
@@ -325,7 +325,7 @@ class Trainer:
                 for key, value in _below(tensors, "average.").items():
                     self.average[key].copy_(value)
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).split("\n")[0][:120]
+            reason = first_line(error)
             raise UserError(
                 f"{path} cannot be resumed ({reason}); start again with --overwrite"
             ) from None

@@ -52,9 +52,3 @@ class VerificationReport:
     def as_json(self) -> dict[str, Any]:
         """A JSON object with everything."""
         return {"passed": self.passed, **asdict(self)}
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an exception's message, cut to 200 characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

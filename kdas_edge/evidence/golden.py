@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.bundle.tolerances import TOLERANCES
-from kdas_edge.errors import UserError
-from kdas_edge.evidence.checks import Check, first_line
+from kdas_edge.errors import UserError, first_line
+from kdas_edge.evidence.checks import Check
 from kdas_edge.image_files import read_image
 from kdas_edge.runtime.backends import Backend
 from kdas_edge.runtime.inputs import model_input

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from kdas_edge.bundle.manifest import SBOM_NAME
 from kdas_edge.bundle.reader import Bundle
-from kdas_edge.evidence.checks import Check, first_line
+from kdas_edge.errors import first_line
+from kdas_edge.evidence.checks import Check
 
 
 def check_materials(bundle: Bundle) -> Iterator[Check]:

@@ -9,7 +9,8 @@ from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.bundle.versions import Versions, file_versions
-from kdas_edge.evidence.checks import Check, first_line
+from kdas_edge.errors import first_line
+from kdas_edge.evidence.checks import Check
 from kdas_edge.files import sha256
 
 _STANDARD_DOMAINS = ("", "ai.onnx")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle, model_files
+from kdas_edge.errors import last_line
 from kdas_edge.evidence.checks import Check
 from kdas_edge.files import sha256
 
@@ -92,8 +93,7 @@ def _export(
         return f"the export took longer than {_TIMEOUT} s"
     # 3: a file differs from torch by more than the tolerance; the golden vectors judge that
     if done.returncode not in (0, 3):
-        lines = done.stderr.strip().splitlines()
-        return f"the export failed: {lines[-1][:200] if lines else done.returncode}"
+        return f"the export failed: {last_line(done.stderr) or done.returncode}"
     return None
 
 

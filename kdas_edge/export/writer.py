@@ -20,7 +20,7 @@ from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.bundle.tolerances import TOLERANCES
 from kdas_edge.bundle.versions import file_versions
 from kdas_edge.console import progress
-from kdas_edge.errors import KdasEdgeError, UserError
+from kdas_edge.errors import KdasEdgeError, UserError, last_line
 from kdas_edge.export import openvino as to_openvino
 from kdas_edge.export import weights
 from kdas_edge.export.agreement import (
@@ -252,7 +252,7 @@ def _export(
         except UserError:
             raise
         except Exception as error:  # three exporters, no common base; the table goes on
-            row.status, row.reason = "failed", _line(error)
+            row.status, row.reason = "failed", last_line(error)
             for file in _files(path):
                 file.unlink()
         row.seconds = time.monotonic() - started
@@ -286,7 +286,7 @@ def _judge(
     try:
         found = compare(staging / row.path, row.preset, architecture, frames, expected, THRESHOLD)
     except Exception as error:  # a runtime that cannot load the file
-        row.status, row.reason = "failed", _line(error)
+        row.status, row.reason = "failed", last_line(error)
         for path in _files(staging / row.path):
             path.unlink()
         return
@@ -329,8 +329,3 @@ def _files(path: Path) -> list[Path]:
     """The file, and for an IR the weights beside it, as far as they exist."""
     both = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
     return [file for file in both if file.exists()]
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:200]

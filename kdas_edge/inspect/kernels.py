@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from kdas_edge.export.runners import compile_openvino, onnxruntime_session
+from kdas_edge.runtime.targets import Target
 
 PER_CHANNEL = "beside an activation range per channel, for which there is no int8 kernel"
 FLOAT_WEIGHT = "with weights that were not quantised"
@@ -111,10 +111,15 @@ def kernels_of(path: Path) -> Kernels:
         path: `.xml` for OpenVINO, `.onnx` for ONNX Runtime.
     """
     if path.suffix == ".xml":
-        return _openvino_kernels(compile_openvino(path, 1).get_runtime_model())
+        from kdas_edge.runtime.backends.openvino import compile_file
+
+        compiled = compile_file(path, Target("openvino", "CPU", {"threads": "1"}))
+        return _openvino_kernels(compiled.get_runtime_model())
+    from kdas_edge.runtime.backends.onnxruntime import open_session
+
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"
-        onnxruntime_session(path, 1, optimised)
+        open_session(path, Target("onnxruntime", "CPU", {"threads": "1"}), optimised=optimised)
         return onnxruntime_kernels(onnx.load(str(optimised)))
 
 

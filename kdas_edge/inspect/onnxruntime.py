@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from kdas_edge.errors import UserError
+from kdas_edge.errors import UserError, first_line
 from kdas_edge.inspect.layers import Layer, Profile, is_depthwise, kind_of, precision_name
 
 _SUFFIX = "_kernel_time"
@@ -78,7 +78,7 @@ def _trace(
             session = ort.InferenceSession(str(model), options, providers=[provider])
         except Exception as error:  # the runtime's exceptions share no base but Exception
             raise UserError(
-                f"ONNX Runtime cannot profile {model.name} ({str(error).splitlines()[0][:200]})"
+                f"ONNX Runtime cannot profile {model.name} ({first_line(error)})"
             ) from error
         name = session.get_inputs()[0].name
         for x in feeds:

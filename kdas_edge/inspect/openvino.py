@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from kdas_edge.errors import UserError
+from kdas_edge.errors import UserError, last_line
 from kdas_edge.inspect.layers import Layer, Profile, is_depthwise, kind_of, precision_name
 from kdas_edge.runtime.backends.openvino import core
 
@@ -70,10 +70,8 @@ def profile_model(
             seconds.append(time.perf_counter() - start)
             readings.append(_read(request))
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(
-            f"OpenVINO cannot profile on {device} ({lines[-1][:200] if lines else 'no reason'})"
-        ) from error
+        reason = last_line(error)
+        raise UserError(f"OpenVINO cannot profile on {device} ({reason})") from error
     counters = [np.array([reading.get(name, 0.0) for reading in readings]) for name in readings[-1]]
     if device.startswith("CPU"):
         clock = np.array(seconds)

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from timm.models.pvt_v2 import checkpoint_filter_fn as timm_names_of_pvt
 from torch import Tensor
 
-from kdas_edge.errors import UserError
+from kdas_edge.errors import UserError, first_line
 from kdas_edge.files import write_bytes_atomic
 from kdas_edge.models.polyp_pvt import PolypPVT
 from kdas_edge.models.zoo import Architecture, architecture_of, from_architecture, matching_state
@@ -239,9 +239,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(
-            f"{path} is truncated or not a checkpoint of weights ({reason}); download it again"
+            f"{path} is truncated or not a checkpoint of weights ({first_line(error)}); download "
+            "it again"
         ) from None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path} holds no state dict; name a file of weights such as PolypPVT.pth")

@@ -20,7 +20,7 @@ from timm.models.pvt_v2 import checkpoint_filter_fn as timm_names_of_pvt
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdas_edge.errors import UserError
+from kdas_edge.errors import UserError, first_line
 from kdas_edge.models.hub import hub_or_cache
 from kdas_edge.models.polyp_pvt import FINE_STRIDE, STRIDE, PolypPVT
 from kdas_edge.recipe import ModelRecipe
@@ -219,7 +219,8 @@ def _encoder(
         extractor: Any = timm.create_model(name, features_only=True)
     except Exception as error:  # timm has no common error for networks without feature maps
         raise UserError(
-            f"backbone {name!r} gives no feature maps ({_line(error)}); for example {_EXAMPLES}"
+            f"backbone {name!r} gives no feature maps ({first_line(error)}); "
+            f"for example {_EXAMPLES}"
         ) from None
     if "NHWC" in str(getattr(extractor, "output_fmt", "")):
         raise UserError(
@@ -253,8 +254,8 @@ def _encoder(
             if not pretrained:
                 raise
             raise UserError(
-                f"cannot get the weights of {name!r} from timm's hub ({_line(error)}); connect to "
-                "the network, or set model.pretrained to a local safetensors file or false"
+                f"cannot get the weights of {name!r} from timm's hub ({first_line(error)}); "
+                "connect to the network, or set model.pretrained to a safetensors file or false"
             ) from None
     return extractor, list(extractor.feature_info.channels())
 
@@ -266,7 +267,7 @@ def _load_encoder(backbone: nn.Module, path: Path, name: str) -> None:
         raise UserError(f"model.pretrained: {path} does not exist; check the path") from None
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"model.pretrained: {path} is not a whole safetensors file ({_line(error)}); "
+            f"model.pretrained: {path} is not a whole safetensors file ({first_line(error)}); "
             "copy it again"
         ) from None
     if name.startswith("pvt_v2"):
@@ -281,8 +282,3 @@ def _load_encoder(backbone: nn.Module, path: Path, name: str) -> None:
         raise UserError(
             f"model.pretrained: {path} is of another backbone than {name!r}: {error}"
         ) from None
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

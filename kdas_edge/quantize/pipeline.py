@@ -24,7 +24,7 @@ from kdas_edge.data.splits import write_split
 from kdas_edge.distill.features import check_comparable
 from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.distill.training import describe
-from kdas_edge.errors import GateError, UserError
+from kdas_edge.errors import GateError, UserError, first_line
 from kdas_edge.files import read_json, write_json
 from kdas_edge.models.checkpoints import known_recipe, load_network
 from kdas_edge.models.deploy import deploy_form
@@ -174,7 +174,7 @@ def _time(job: Job, base: Phase, stopwatch: Stopwatch) -> dict[str, Any] | None:
     try:
         latency = stopwatch(networks, job.architecture.size)
     except RuntimeError as error:  # what OpenVINO raises; hours of work must not end by it
-        job.run.log(f"latency not measured: {str(error).strip().splitlines()[0]}")
+        job.run.log(f"latency not measured: {first_line(error)}")
         return None
     write_json(path, latency)
     return latency

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdas_edge.data.dataset import TrainingData
 from kdas_edge.distill.engine import FitResult, fit
-from kdas_edge.errors import UserError
+from kdas_edge.errors import UserError, first_line
 from kdas_edge.files import read_json, write_text_atomic
 from kdas_edge.models.checkpoints import ARCHITECTURE, BEST, save_network
 from kdas_edge.models.deploy import deploy_form
@@ -118,7 +118,7 @@ def restore(
         name_quantizers_once(quantized)
         quantized.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError, nncf.InternalError) as error:
-        reason = str(error).strip().split("\n")[0][:160]
+        reason = first_line(error)
         raise UserError(
             f"{source}: {CONFIG} and the checkpoint do not fit ({reason}); quantise again"
         ) from None

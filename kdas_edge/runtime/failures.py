@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from kdas_edge.errors import UserError
+from kdas_edge.errors import UserError, last_line
 
 Kind = Literal[
     "runtime absent",
@@ -29,13 +29,11 @@ class TargetError(UserError):
 
 
 def inference_failed(target: object, runtime: str, error: Exception) -> TargetError:
-    """A runtime gave up in the middle of its work: a device that went away, memory that ran out."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[-1][:200] if lines else type(error).__name__
+    """An error for a runtime that failed while it ran: a lost device, or no memory left."""
     return TargetError(
         "inference failed",
-        f"target {target}: {runtime} could not run the model ({reason}); check the device and its "
-        "driver, or choose another target",
+        f"target {target}: {runtime} could not run the model ({last_line(error)}); check "
+        "the device and its driver, or choose another target",
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdas_edge.bundle.manifest import Manifest
-from kdas_edge.export.serving import Served
+from kdas_edge.export.serving.served import Served
 from kdas_edge.export.serving.text import client_section, model_table
 from kdas_edge.files import write_json
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kdas_edge.bundle.manifest import Manifest
-from kdas_edge.export.serving import Served
+from kdas_edge.export.serving.served import Served
 
 
 def model_table(served: Sequence[Served], manifest: Manifest) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle
+from kdas_edge.errors import first_line
 from kdas_edge.runtime.failures import TargetError, inference_failed, model_closed
 from kdas_edge.runtime.targets import Target
 
@@ -107,13 +108,16 @@ class OnnxRuntimeBackend:
         self._background.shutdown(wait=False)
 
 
-def open_session(path: Path, target: Target, threads: int | None = None) -> ort.InferenceSession:
+def open_session(
+    path: Path, target: Target, threads: int | None = None, optimised: Path | None = None
+) -> ort.InferenceSession:
     """Make a session with the settings of a target and no fallback to another provider.
 
     Args:
         path: an ONNX file.
         target: an ONNX Runtime target.
         threads: of one inference; the target's by default.
+        optimised: where to write the graph that is really run.
 
     Raises:
         TargetError: an option that the provider has not, or a file that does not load.
@@ -126,13 +130,15 @@ def open_session(path: Path, target: Target, threads: int | None = None) -> ort.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     # errors only: warnings about unfused nodes would interleave with the tables
     options.log_severity_level = 3
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
     try:
         session = ort.InferenceSession(str(path), options, providers=[(provider, provider_options)])
     except Exception as error:  # the runtime's exceptions share no base but Exception
         raise TargetError(
             "cannot load",
             f"target {target}: ONNX Runtime cannot load {path.name} "
-            f"({str(error).splitlines()[0][:200]}); try another device",
+            f"({first_line(error)}); try another device",
         ) from error
     session.disable_fallback()
     return session

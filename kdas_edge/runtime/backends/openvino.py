@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.manifest import ModelFile
 from kdas_edge.bundle.reader import Bundle
+from kdas_edge.errors import last_line
 from kdas_edge.runtime.failures import TargetError, inference_failed, model_closed
 from kdas_edge.runtime.targets import Target
 
@@ -178,7 +179,7 @@ def compile_file(
         raise TargetError(
             "cannot load",
             f"target {target}: OpenVINO cannot load {path.name} "
-            f"({_reason(error)}); try another device or precision",
+            f"({last_line(error)}); try another device or precision",
         ) from error
 
 
@@ -258,7 +259,7 @@ def _fix_shape(graph: ov.Model, target: Target, shape: Sequence[int] | None) -> 
         raise TargetError(
             "wrong option" if target.batch > 1 else "dynamic shape",
             f"target {target}: the model of input {found} cannot be given {wanted} "
-            f"({_reason(error)}); remove the option batch, or export it with that shape",
+            f"({last_line(error)}); remove the option batch, or export it with that shape",
         ) from error
 
 
@@ -290,9 +291,3 @@ def _plain(value: object) -> object:
     if isinstance(value, ov.Type):
         return value.get_type_name()
     return str(value).rpartition(".")[2]
-
-
-def _reason(error: Exception) -> str:
-    """The last line that says something: OpenVINO puts source locations first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__

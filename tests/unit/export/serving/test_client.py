@@ -18,7 +18,7 @@ from tiny_bundle import make_tiny_bundle, scene
 
 from kdas_edge.bundle.manifest import PRESETS
 from kdas_edge.bundle.reader import open_bundle
-from kdas_edge.export.serving import write_repository
+from kdas_edge.export.serving.repository import write_repository
 from kdas_edge.runtime import Segmenter
 
 

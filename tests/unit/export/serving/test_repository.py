@@ -18,7 +18,7 @@ from tiny_bundle import make_tiny_bundle, rewrite_manifest, scene
 from kdas_edge.bundle.manifest import PRESETS, Manifest
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.errors import UserError
-from kdas_edge.export.serving import write_repository
+from kdas_edge.export.serving.repository import write_repository
 from kdas_edge.runtime import Segmenter
 from kdas_edge.runtime.inputs import model_input
 
