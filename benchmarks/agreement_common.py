@@ -28,16 +28,18 @@ from kdas_edge.console import info, progress
 from kdas_edge.data.layout import Pair, read_pair, test_sets, training_set
 from kdas_edge.data.splits import read_split
 from kdas_edge.errors import KdasEdgeError, UserError, last_line
-from kdas_edge.export.agreement import network_input
+from kdas_edge.export.agreement import input_spec
 from kdas_edge.export.graph import DeployGraph
 from kdas_edge.export.onnx.export import save_onnx, to_onnx
 from kdas_edge.export.openvino import save_openvino, to_openvino
 from kdas_edge.files import read_json
-from kdas_edge.inspect import profile_onnx
-from kdas_edge.inspect.layers import ARITHMETIC
+from kdas_edge.inspect import profile
 from kdas_edge.metrics.overlap import dice
 from kdas_edge.models.zoo import Architecture
-from kdas_edge.runtime.segmenter import mask_at_size
+from kdas_edge.runtime.backends import open_file
+from kdas_edge.runtime.inputs import preprocess
+from kdas_edge.runtime.masks import mask_at_size
+from kdas_edge.runtime.targets import cpu_target
 
 Maps = NDArray[np.float32]  # (N, S, S) polyp probabilities
 
@@ -114,7 +116,7 @@ def read_frames(
     masks = []
     for index, (_, pair) in enumerate(chosen):
         image, mask = read_pair(pair)
-        x[index] = network_input(image, architecture)[0]
+        x[index] = preprocess(image, input_spec(architecture))[0]
         masks.append(mask)
     x.flush()
     return Frames([f"{name}/{pair.name}" for name, pair in chosen], masks, inputs)
@@ -136,22 +138,15 @@ def run_onnxruntime(
     model: Path, frames: Frames, threads: int
 ) -> tuple[Maps, dict[str, dict[str, int]]]:
     """Polyp probabilities of an ONNX file on this machine's CPU, and the operators that ran."""
-    from kdas_edge.export.runners import onnxruntime_session
-
-    session = onnxruntime_session(model, threads)
-    name = session.get_inputs()[0].name
+    target = cpu_target(model, threads)
+    backend = open_file(model, target)
     x = frames.load()
     maps = []
     with progress(len(x), "onnxruntime") as advance:
         for frame in x:
-            maps.append(session.run(None, {name: np.ascontiguousarray(frame[None])})[0][0, 1])
+            maps.append(backend.infer(frame[None])[0, 1])
             advance()
-    profile = profile_onnx(model, np.array(x[:1]), threads, rounds=1, warmup=0)
-    arithmetic = [layer for layer in profile.layers if layer.kind in ARITHMETIC]
-    return np.stack(maps), {
-        "int8_kernels": Counter(layer.kernel for layer in arithmetic if layer.precision == "int8"),
-        "float_kernels": Counter(layer.kernel for layer in arithmetic if layer.precision != "int8"),
-    }
+    return np.stack(maps), profile(model, np.array(x[:1]), target, 1, 0).arithmetic_kernels()
 
 
 def run_openvino(

@@ -47,7 +47,7 @@ from kdas_edge.files import check_output_file, write_json
 from kdas_edge.latency import Latency, Run, Warmup, measure
 from kdas_edge.process import one_line_errors
 from kdas_edge.runtime import Segmenter
-from kdas_edge.runtime.backends.openvino import compile_file
+from kdas_edge.runtime.backends.openvino import compile_model
 from kdas_edge.runtime.buffer_pool import Workspace
 from kdas_edge.runtime.inputs import model_input
 
@@ -63,7 +63,7 @@ def bare_request(segmenter: Segmenter, inputs: list[np.ndarray]) -> Run:
     file = bundle.model(precision, "openvino", preset)
     assert file is not None, "the segmenter has loaded it"
     shape = bundle.manifest.inputs[file.preset].shape
-    request = compile_file(bundle.file(file.path), segmenter.target, shape).create_infer_request()
+    request = compile_model(bundle.file(file.path), segmenter.target, shape).create_infer_request()
     tensors = endlessly([ov.Tensor(x, shared_memory=True) for x in inputs])
 
     def run() -> None:

@@ -34,7 +34,7 @@ from kdas_edge.environment import describe
 from kdas_edge.files import write_json
 from kdas_edge.latency import Latency, measure
 from kdas_edge.runtime.backends import open_backend
-from kdas_edge.runtime.backends.openvino import compile_file
+from kdas_edge.runtime.backends.openvino import compile_model
 from kdas_edge.runtime.targets import parse_target
 
 LIMIT_US = 50.0
@@ -81,7 +81,7 @@ def overheads(rounds: int, size: int) -> dict[str, float]:
             "copy", "peer", "fp32", TARGET, bundle, backend=open_backend(bundle, "fp32", TARGET)
         )
         frames = [TimedFrame(np.zeros((size, size, 3), dtype=np.uint8)) for _ in range(4)]
-        request = compile_file(Path(folder) / "copy.xml", TARGET).create_infer_request()
+        request = compile_model(Path(folder) / "copy.xml", TARGET).create_infer_request()
         request.infer([row.inputs(frames)[0]])
         plain = itertools.cycle(np.ascontiguousarray(frame.image) for frame in frames)
         segment = row.pipeline.segment

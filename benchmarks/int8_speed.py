@@ -17,6 +17,7 @@ in the same process on a chain of 1×1 convolutions.
 
 import argparse
 import copy
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,15 @@ from kdas_edge.data.synthetic import scene
 from kdas_edge.environment import describe
 from kdas_edge.export.openvino import to_openvino
 from kdas_edge.files import write_json
-from kdas_edge.inspect import profile_model
+from kdas_edge.inspect import profile
 from kdas_edge.latency import Latency, measure, speedup
 from kdas_edge.models.inputs import normalise
 from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters
 from kdas_edge.process import one_line_errors
 from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import ModelRecipe, PtqRecipe
+from kdas_edge.runtime.backends.openvino import open_file
+from kdas_edge.runtime.targets import Target
 
 FRAMES = 2
 
@@ -110,19 +113,12 @@ def graphs(backbone: str, network: nn.Module, architecture: Architecture) -> dic
     return found
 
 
-def properties(threads: int, precision: str) -> dict[str, Any]:
-    return {
-        "INFERENCE_PRECISION_HINT": precision,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-    }
+def target(threads: int, precision: str = "f32") -> Target:
+    return Target("openvino", "CPU", {"threads": str(threads), "precision": precision})
 
 
 def runner(model: ov.Model, x: np.ndarray, threads: int, precision: str) -> Callable[[], object]:
-    compiled = ov.Core().compile_model(model, "CPU", properties(threads, precision))
-    request = compiled.create_infer_request()
-    return lambda: request.infer([x], share_inputs=True, share_outputs=True)
+    return functools.partial(open_file(model, target(threads, precision)).infer, x)
 
 
 def peak_chain(quantised: bool, layers: int = 12, channels: int = 256, side: int = 56) -> ov.Model:
@@ -264,9 +260,9 @@ def _profiles(built: dict[Any, Any], inputs: dict[str, Any], args: Any) -> list[
         shown = {}
         for name in ("fp32", "int8 plain", "int8"):
             graph, _ = built[backbone, name]
-            profile = profile_model(graph, inputs[backbone], threads=args.threads)
-            shown[name] = {group.name: group for group in profile.by_group()}
-            found.append({"backbone": backbone, "variant": name, **profile.as_json()})
+            layers = profile(graph, inputs[backbone], target(args.threads))
+            shown[name] = {group.name: group for group in layers.by_group()}
+            found.append({"backbone": backbone, "variant": name, **layers.as_json()})
         groups = sorted(
             {group for groups in shown.values() for group in groups},
             key=lambda group: -max(g[group].milliseconds for g in shown.values() if group in g),

@@ -32,7 +32,7 @@ from kdas_edge.data.layout import training_set
 from kdas_edge.data.splits import read_split
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
-from kdas_edge.export.agreement import network_input
+from kdas_edge.export.agreement import input_spec
 from kdas_edge.files import write_json
 from kdas_edge.image_files import read_image
 from kdas_edge.models.checkpoints import load_network
@@ -40,6 +40,7 @@ from kdas_edge.models.zoo import Architecture
 from kdas_edge.process import one_line_errors
 from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import PtqRecipe
+from kdas_edge.runtime.inputs import preprocess
 
 ESTIMATORS = get_args(PtqRecipe.model_fields["range_estimator"].annotation)
 SETTINGS = ("enable", "first_layer", "disable")
@@ -53,9 +54,8 @@ def calibration_frames(
     pairs = [pair for pair in training_set(data).pairs if pair.name in names]
     positions = np.unique(np.linspace(0, len(pairs) - 1, count).round().astype(int))
     chosen = [pairs[position] for position in positions]
-    return [
-        torch.from_numpy(network_input(read_image(pair.image), architecture)) for pair in chosen
-    ]
+    spec = input_spec(architecture)
+    return [torch.from_numpy(preprocess(read_image(pair.image), spec)) for pair in chosen]
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.errors import UserError
-from kdas_edge.inspect.layers import Profile
+from kdas_edge.inspect import Profile, profile
 from kdas_edge.runtime.backends import FORMATS
 from kdas_edge.runtime.targets import Target
 
@@ -38,14 +38,4 @@ def profile_row(
     model = bundle.model(precision, FORMATS[target.runtime])
     if model is None:
         raise UserError(f"{bundle.name} has no {precision} model for {target.runtime}")
-    path = bundle.file(model.path)
-    if target.runtime == "openvino":
-        from kdas_edge.inspect.openvino import profile_model
-        from kdas_edge.runtime.backends.openvino import properties
-
-        return profile_model(path, inputs, None, rounds, properties(target), target.device)
-    from kdas_edge.inspect.onnxruntime import profile_onnx
-    from kdas_edge.runtime.backends.onnxruntime import provider_of
-
-    provider, options, _ = provider_of(target)
-    return profile_onnx(path, inputs, target.threads or 0, rounds, provider, options)
+    return profile(bundle.file(model.path), inputs, target, rounds)

@@ -137,19 +137,14 @@ def _load(
     file: Path, target: Target, x: NDArray[np.generic], cache: Path | None
 ) -> Callable[[], object]:
     if target.runtime == "openvino":
-        from kdas_edge.runtime.backends.openvino import compile_file
+        from kdas_edge.runtime.backends.openvino import compile_model
 
-        request = compile_file(file, target, x.shape, cache).create_infer_request()
+        request = compile_model(file, target, x.shape, cache).create_infer_request()
         return lambda: request.infer([x])
-    if target.runtime == "onnxruntime":
-        from kdas_edge.runtime.backends.onnxruntime import open_session
+    from kdas_edge.runtime.backends import open_file
 
-        session = open_session(file, target)
-        name = session.get_inputs()[0].name
-        return lambda: session.run(None, {name: x})
-    from kdas_edge.runtime.backends.torch import load_on
-
-    return load_on(file, target, x)
+    backend = open_file(file, target)
+    return lambda: backend.infer(x)
 
 
 def _growth(before: int | None, after: int | None) -> int | None:

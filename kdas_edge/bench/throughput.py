@@ -78,10 +78,10 @@ def _openvino(
 ) -> dict[str, Any]:
     import openvino as ov
 
-    from kdas_edge.runtime.backends.openvino import compile_file, effective_properties
+    from kdas_edge.runtime.backends.openvino import compile_model, effective_properties
 
     options = {**target.options, "hint": "throughput"}
-    compiled = compile_file(file, replace(target, options=options), shape)
+    compiled = compile_model(file, replace(target, options=options), shape)
     queue = ov.AsyncInferQueue(compiled)
     requests = len(queue)
     feeds = itertools.cycle(inputs)

@@ -1,4 +1,4 @@
-"""Do the exported files give what torch gives? Asked before a bundle is handed over."""
+"""Compare exported files with the torch network that they were made of, before they are used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kdas_edge.data.layout import resize_image
+from kdas_edge.bundle.manifest import Normalisation, Preset
 from kdas_edge.export.graph import DeployGraph
-from kdas_edge.export.runners import load
-from kdas_edge.models.inputs import normalise
 from kdas_edge.models.zoo import Architecture
+from kdas_edge.runtime.backends import open_file
+from kdas_edge.runtime.inputs import InputSpec, model_input, preprocess
+from kdas_edge.runtime.targets import cpu_target
 
 Frame = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -36,27 +37,22 @@ class Agreement:
     frames: int
 
 
-def network_input(frame: Frame, architecture: Architecture) -> Map:
-    """Resize as PIL does and normalise: (H, W, 3) uint8 RGB to (1, 3, S, S) float32."""
-    small = resize_image(frame, architecture.size, architecture.size)
-    x = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))[None].float() / 255
-    values: Map = normalise(x, architecture).numpy()
-    return values
+def input_spec(architecture: Architecture) -> InputSpec:
+    """The input of a network, as the runtime's preprocessing takes it."""
+    normalisation = Normalisation(mean=architecture.mean, std=architecture.std)
+    return InputSpec(architecture.size, normalisation)
 
 
 def reference(network: nn.Module, architecture: Architecture, frames: Sequence[Frame]) -> list[Map]:
     """Polyp probabilities (S, S) of a torch network, float or fake-quantised, frame by frame."""
-    graph = DeployGraph(network).eval()
+    graph, spec = DeployGraph(network).eval(), input_spec(architecture)
     with torch.no_grad():
-        return [
-            graph(torch.from_numpy(network_input(frame, architecture)))[0, 1].numpy()
-            for frame in frames
-        ]
+        return [graph(torch.from_numpy(preprocess(frame, spec)))[0, 1].numpy() for frame in frames]
 
 
 def compare(
     path: Path,
-    preset: str,
+    preset: Preset,
     architecture: Architecture,
     frames: Sequence[Frame],
     expected: Sequence[Map],
@@ -72,23 +68,9 @@ def compare(
         expected: from `reference`.
         threshold: of the mask.
     """
-    infer = load(path)
-    outputs = []
-    for frame in frames:
-        # a copy: a runtime may use the memory of its output again
-        outputs.append(infer(_prepare(frame, preset, architecture))[0, 1].copy())
+    backend, spec = open_file(path, cpu_target(path)), input_spec(architecture)
+    outputs = [backend.infer(model_input(frame, spec, preset))[0, 1] for frame in frames]
     return difference(outputs, expected, threshold)
-
-
-def _prepare(frame: Frame, preset: str, architecture: Architecture) -> NDArray[np.generic]:
-    """What the host of a preset would feed for a frame (H, W, 3) uint8 RGB."""
-    if preset == "camera":
-        return np.ascontiguousarray(frame[None, :, :, ::-1])
-    if preset == "holoscan":
-        small = resize_image(frame, architecture.size, architecture.size)
-        unit: Map = small[None].astype(np.float32) / np.float32(255)
-        return unit
-    return network_input(frame, architecture)
 
 
 def difference(found: Sequence[Map], expected: Sequence[Map], threshold: float) -> Agreement:

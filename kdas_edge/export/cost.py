@@ -1,14 +1,16 @@
-"""What a choice of precisions costs in time: OpenVINO models of a few networks, timed in turns."""
+"""Latency of networks of different precisions in OpenVINO, timed in turns."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from kdas_edge.export.openvino import import_openvino, to_openvino
-from kdas_edge.export.runners import compile_openvino
+from kdas_edge.export.openvino import to_openvino
 from kdas_edge.latency import Latency, measure, speedup
+from kdas_edge.runtime.backends.openvino import open_file
+from kdas_edge.runtime.targets import Target
 
 
 def openvino_latencies(
@@ -26,20 +28,14 @@ def openvino_latencies(
         `target`, `reference`, and per network `p50` and `p90` in milliseconds and `speedup`: how
         many times faster than the reference, with a 95 % interval.
     """
-    ov = import_openvino()
     image = np.zeros((1, 3, size, size), np.float32)
     # one thread: what is compared is arithmetic, not the machine's spare cores
-    compiled = {
-        name: compile_openvino(to_openvino(network, size), threads=1)
+    target = Target("openvino", "CPU", {"threads": "1"})
+    candidates = {
+        name: functools.partial(open_file(to_openvino(network, size), target).infer, image)
         for name, network in networks.items()
     }
-
-    def runner(model: Any) -> Callable[[], object]:
-        request = model.create_infer_request()
-        request.set_input_tensor(ov.Tensor(image))
-        return lambda: request.infer()
-
-    found = measure({name: runner(model) for name, model in compiled.items()}, iterations, seconds)
+    found = measure(candidates, iterations, seconds)
     timed: dict[str, Latency] = {}
     for name, result in found.items():
         if isinstance(result, Exception):
@@ -47,7 +43,7 @@ def openvino_latencies(
         timed[name] = result
     reference = next(iter(timed))
     return {
-        "target": "openvino:CPU:threads=1",
+        "target": str(target),
         "reference": reference,
         "networks": {
             name: {

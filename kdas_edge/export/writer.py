@@ -28,7 +28,7 @@ from kdas_edge.export.agreement import (
     Map,
     compare,
     difference,
-    network_input,
+    input_spec,
     reference,
 )
 from kdas_edge.export.card import CARD_NAME, model_card
@@ -45,6 +45,7 @@ from kdas_edge.files import check_output_directory, staged_directory, write_text
 from kdas_edge.image_files import read_image
 from kdas_edge.models.checkpoints import save_network
 from kdas_edge.models.zoo import Architecture
+from kdas_edge.runtime.inputs import preprocess
 
 # The torch model that a precision's files must reproduce. fp16 rounds at run time, as each device
 # likes; the others are networks of their own.
@@ -322,7 +323,7 @@ def _time_int8(
         for (format_, precision), path in files.items()
         if precision == "int8" and (format_, "fp32") in files
     }
-    return time_int8(pairs, network_input(frame, architecture)) if pairs else []
+    return time_int8(pairs, preprocess(frame, input_spec(architecture))) if pairs else []
 
 
 def _files(path: Path) -> list[Path]:

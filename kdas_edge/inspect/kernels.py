@@ -1,22 +1,24 @@
-"""What a runtime made of an int8 file: how many layers it computes in int8, and why not the rest.
+"""How many layers of an int8 file a runtime computes in int8, and why not the others.
 
-Asked of the graph that the runtime really runs: ONNX Runtime writes its optimised graph to a file,
-OpenVINO tells kernel and precision of each layer. That int8 weights are in the file proves nothing.
+Read from the graph that the runtime executes: int8 weights in the file prove nothing.
 """
 
-import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
 
-from kdas_edge.runtime.targets import Target
+from kdas_edge.inspect.layers import ARITHMETIC, MATMUL, is_integer, kind_of, precision_name
+from kdas_edge.runtime.targets import cpu_target
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+    from kdas_edge.inspect.openvino import ExecutedLayer
 
 PER_CHANNEL = "beside an activation range per channel, for which there is no int8 kernel"
 FLOAT_WEIGHT = "with weights that were not quantised"
@@ -24,23 +26,12 @@ FLOAT_INPUT = "with an input that was not quantised"
 FLOAT_RESULT = "whose result goes on in float"
 FUSED_ACTIVATION = "with an activation that the next quantiser does not take over"
 
-# operator types of ONNX Runtime's graphs, whatever their domain
-_CONV = {"Conv": False, "FusedConv": False, "QLinearConv": True, "ConvInteger": True}
-_PRODUCT = {
-    "MatMul": False,
-    "Gemm": False,
-    "FusedMatMul": False,
-    "FusedGemm": False,
-    "QLinearMatMul": True,
-    "MatMulInteger": True,
-    "MatMulIntegerToFloat": True,
-    "QGemm": True,
-}
-# they move values, and change none
+# they move values and change none; both runtimes
 _MOVES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "ReorderInput", "ReorderOutput"}
 # a fused convolution takes another's result as the summand of a residual; QuickGelu is x·σ(αx)
 _PLAIN = {"FusedConv": "Add", "QuickGelu": "SiLU"}
-_INT8 = {"i8", "u8"}
+# what OpenVINO lists without computing
+_NO_WORK = {"Const", "Input", "Output", "Reshape", "Reorder"}
 
 _Array = NDArray[Any]
 
@@ -105,63 +96,91 @@ class Kernels:
 
 
 def kernels_of(path: Path) -> Kernels:
-    """Load a file in its runtime on this CPU and look at what is run.
+    """Load a file in its runtime on this CPU and count what is run.
 
     Args:
         path: `.xml` for OpenVINO, `.onnx` for ONNX Runtime.
     """
-    if path.suffix == ".xml":
-        from kdas_edge.runtime.backends.openvino import compile_file
+    target = cpu_target(path, threads=1)
+    if target.runtime == "openvino":
+        from kdas_edge.inspect.openvino import executed_layers
+        from kdas_edge.runtime.backends.openvino import compile_model
 
-        compiled = compile_file(path, Target("openvino", "CPU", {"threads": "1"}))
-        return _openvino_kernels(compiled.get_runtime_model())
-    from kdas_edge.runtime.backends.onnxruntime import open_session
+        return _openvino_kernels(executed_layers(compile_model(path, target)))
+    from kdas_edge.inspect.onnxruntime import optimised_graph
 
-    with tempfile.TemporaryDirectory() as folder:
-        optimised = Path(folder) / "optimised.onnx"
-        open_session(path, Target("onnxruntime", "CPU", {"threads": "1"}), optimised=optimised)
-        return onnxruntime_kernels(onnx.load(str(optimised)))
+    return onnxruntime_kernels(optimised_graph(path, target))
 
 
-def onnxruntime_kernels(model: ModelProto) -> Kernels:
-    """Judge a graph that ONNX Runtime has optimised."""
+def onnxruntime_kernels(model: "ModelProto") -> Kernels:
+    """Count the kernels of a graph that ONNX Runtime has optimised."""
     graph = _Graph(model)
-    convolutions, products = _count(graph.nodes, _CONV), _count(graph.nodes, _PRODUCT)
-    reasons: Counter[str] = Counter()
-    takers: Counter[str] = Counter()
-    others: Counter[str] = Counter()
-    conversions = 0
+    tally = _Tally()
     for node in graph.nodes:
-        kind = node.op_type
-        if _CONV.get(kind) is False:
-            reason = graph.why_float(node)
-            reasons[reason] += 1
-            if reason == FLOAT_RESULT:
-                takers.update(graph.float_takers(node))
-        elif kind in ("QuantizeLinear", "DequantizeLinear"):
-            conversions += not graph.is_constant(node.input[0])
-        elif kind not in _MOVES and kind not in _CONV and kind not in _PRODUCT:
-            others[_PLAIN.get(kind, kind)] += 1
-    return Kernels(
-        *convolutions,
-        *products,
-        reasons=dict(reasons.most_common()),
-        result_goes_to=dict(takers.most_common()),
-        conversions=conversions,
-        others=dict(others.most_common()),
-    )
+        kind, int8 = kind_of(node.op_type), is_integer(node.op_type)
+        if kind in ARITHMETIC:
+            tally.count(kind, int8)
+            if kind != MATMUL and not int8:
+                reason = graph.why_float(node)
+                tally.reasons[reason] += 1
+                if reason == FLOAT_RESULT:
+                    tally.takers.update(graph.float_takers(node))
+        elif node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            tally.conversions += not graph.is_constant(node.input[0])
+        elif node.op_type not in _MOVES:
+            tally.others[_PLAIN.get(node.op_type, node.op_type)] += 1
+    return tally.kernels()
 
 
-def _count(nodes: list[NodeProto], kinds: Mapping[str, bool]) -> tuple[int, int]:
-    """Nodes of these kinds, and those of them in int8."""
-    found = [kinds[node.op_type] for node in nodes if node.op_type in kinds]
-    return len(found), sum(found)
+def _openvino_kernels(layers: Sequence["ExecutedLayer"]) -> Kernels:
+    """Count the kernels of the graph that OpenVINO's CPU plugin runs."""
+    tally = _Tally()
+    for layer in layers:
+        kind, int8 = kind_of(layer.operator), precision_name(layer.precision) == "int8"
+        if kind in ARITHMETIC:
+            tally.count(kind, int8)
+            if kind != MATMUL and not int8:
+                tally.reasons[FLOAT_INPUT] += 1
+        elif layer.operator == "FakeQuantize":
+            tally.conversions += 1
+        elif layer.operator not in _NO_WORK and not int8:
+            tally.others[layer.operator] += 1
+    return tally.kernels()
+
+
+class _Tally:
+    """Counts on the way to `Kernels`."""
+
+    def __init__(self) -> None:
+        self.layers: Counter[tuple[str, bool]] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.takers: Counter[str] = Counter()
+        self.others: Counter[str] = Counter()
+        self.conversions = 0
+
+    def count(self, kind: str, int8: bool) -> None:
+        self.layers["product" if kind == MATMUL else "convolution", int8] += 1
+
+    def kernels(self) -> Kernels:
+        layers = self.layers
+        return Kernels(
+            convolutions=layers["convolution", False] + layers["convolution", True],
+            convolutions_int8=layers["convolution", True],
+            products=layers["product", False] + layers["product", True],
+            products_int8=layers["product", True],
+            reasons=dict(self.reasons.most_common()),
+            result_goes_to=dict(self.takers.most_common()),
+            conversions=self.conversions,
+            others=dict(self.others.most_common()),
+        )
 
 
 class _Graph:
     """An optimised graph with its edges."""
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: "ModelProto") -> None:
+        from onnx import numpy_helper
+
         self.nodes = list(model.graph.node)
         self._producers = {name: node for node in self.nodes for name in node.output}
         self._constants: dict[str, _Array] = {
@@ -176,7 +195,7 @@ class _Graph:
         """True for a weight."""
         return name in self._constants
 
-    def why_float(self, conv: NodeProto) -> str:
+    def why_float(self, conv: "NodeProto") -> str:
         """Why a float convolution of a quantised network did not become an int8 one."""
         weight = self._producers.get(conv.input[1])
         if weight is None or weight.op_type != "DequantizeLinear":
@@ -194,7 +213,7 @@ class _Graph:
             return FUSED_ACTIVATION
         return FLOAT_RESULT
 
-    def float_takers(self, conv: NodeProto) -> set[str]:
+    def float_takers(self, conv: "NodeProto") -> set[str]:
         """Types of the operators that take a node's result in float."""
         users = self._consumers(conv.output[0])
         return {
@@ -203,52 +222,19 @@ class _Graph:
             if user.op_type != "QuantizeLinear"
         }
 
-    def _per_channel(self, node: NodeProto) -> bool:
+    def _per_channel(self, node: "NodeProto") -> bool:
         scale = self._constants.get(node.input[1])
         return scale is not None and int(np.size(scale)) > 1
 
-    def _source(self, name: str) -> NodeProto | None:
+    def _source(self, name: str) -> "NodeProto | None":
         node = self._producers.get(name)
         while node is not None and node.op_type in _MOVES:
             node = self._producers.get(node.input[0])
         return node
 
-    def _consumers(self, name: str) -> list[NodeProto]:
+    def _consumers(self, name: str) -> list["NodeProto"]:
         found: list[NodeProto] = []
         for user in self._users.get(name, []):
             moves = user.op_type in _MOVES
             found += self._consumers(user.output[0]) if moves else [user]
         return found
-
-
-def _openvino_kernels(runtime_model: Any) -> Kernels:
-    """Judge the graph that OpenVINO's CPU plugin runs."""
-    totals: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    others: Counter[str] = Counter()
-    conversions = 0
-    for node in runtime_model.get_ops():
-        information = node.get_rt_info()
-        kind = information["layerType"].astype(str)
-        precision = information["runtimePrecision"].astype(str)
-        if kind in ("Convolution", "MatMul", "FullyConnected"):
-            group = "convolutions" if kind == "Convolution" else "products"
-            totals[group] += 1
-            totals[f"{group}_int8"] += precision in _INT8
-            if group == "convolutions" and precision not in _INT8:
-                reasons[FLOAT_INPUT] += 1
-        elif kind == "FakeQuantize":
-            conversions += 1
-        elif kind not in ("Const", "Input", "Output", "Reshape", "Reorder") and (
-            precision not in _INT8
-        ):
-            others[kind] += 1
-    return Kernels(
-        totals["convolutions"],
-        totals["convolutions_int8"],
-        totals["products"],
-        totals["products_int8"],
-        reasons=dict(reasons),
-        conversions=conversions,
-        others=dict(others.most_common()),
-    )

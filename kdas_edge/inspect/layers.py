@@ -1,10 +1,10 @@
 """Layers with their times, and the layer types that a reader can compare between precisions.
 
-Runtimes fuse operators and rename what is left. A profile therefore speaks of what is executed:
-an activation that was fused into a convolution takes no time of its own and is not listed.
+Runtimes fuse operators and rename what is left. A profile lists what is executed: an activation
+that was fused into a convolution takes no time of its own and is not listed.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,7 @@ class Layer:
 
     @property
     def group(self) -> str:
-        """Layer type as shown: with the precision where int8 is what one hopes for."""
+        """Layer type, with the precision where it is arithmetic."""
         if self.kind not in ARITHMETIC:
             return self.kind
         return f"{'int8' if self.precision == 'int8' else 'float'} {self.kind}"
@@ -153,6 +153,14 @@ class Profile:
             )
         return sorted(groups, key=lambda group: -group.milliseconds)
 
+    def arithmetic_kernels(self) -> dict[str, dict[str, int]]:
+        """How many convolutions and matrix products ran in each kernel, int8 and float apart."""
+        arithmetic = [layer for layer in self.layers if layer.kind in ARITHMETIC]
+        return {
+            "int8_kernels": Counter(x.kernel for x in arithmetic if x.precision == "int8"),
+            "float_kernels": Counter(x.kernel for x in arithmetic if x.precision != "int8"),
+        }
+
     def slowest(self, count: int) -> list[Layer]:
         """The layers that take longest, the longest first."""
         return sorted(self.layers, key=lambda layer: -layer.milliseconds)[:count]
@@ -214,6 +222,11 @@ def kind_of(operator: str, fused: Iterable[str] = (), depthwise: bool = False) -
     if kind == ELEMENTWISE and inside and all(_GROUP_OF.get(x) == QUANTISE for x in inside):
         return QUANTISE
     return kind
+
+
+def is_integer(operator: str) -> bool:
+    """Whether an operator of ONNX Runtime's graphs computes with 8-bit integers."""
+    return operator.startswith(("QLinear", "QGemm")) or "Integer" in operator
 
 
 def is_depthwise(weights: Sequence[int]) -> bool:

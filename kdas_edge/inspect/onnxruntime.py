@@ -6,14 +6,19 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from kdas_edge.errors import UserError, first_line
+from kdas_edge.errors import UserError
 from kdas_edge.inspect.layers import Layer, Profile, is_depthwise, kind_of, precision_name
+from kdas_edge.runtime.backends.onnxruntime import open_session
+from kdas_edge.runtime.targets import Target
+
+if TYPE_CHECKING:
+    import onnx
 
 _SUFFIX = "_kernel_time"
 
@@ -21,70 +26,55 @@ _SUFFIX = "_kernel_time"
 def profile_onnx(
     model: Path,
     x: NDArray[np.generic] | Sequence[NDArray[np.generic]],
-    threads: int = 1,
-    rounds: int = 20,
-    provider: str = "CPUExecutionProvider",
-    provider_options: Mapping[str, str] | None = None,
-    warmup: int = 5,
+    target: Target,
+    rounds: int,
+    warmup: int,
 ) -> Profile:
-    """Run a model with ONNX Runtime's profiler on, synchronously.
-
-    Args:
-        model: an ONNX file.
-        x: the input, or several that are fed in turn.
-        threads: of the CPU; 0 for one per core.
-        rounds: profiled inferences.
-        provider: execution provider.
-        provider_options: its options.
-        warmup: inferences before the profiled ones.
-
-    Returns:
-        Every node that ran, after ONNX Runtime's own fusions; the kernel is its operator.
-
-    Raises:
-        UserError: no round, or the file does not load.
-    """
+    """Run a model with ONNX Runtime's profiler on; see `inspect.profile`."""
     if rounds < 1:
         raise UserError(f"a profile of {rounds} rounds says nothing; take at least 1")
     feeds = itertools.cycle([x] if isinstance(x, np.ndarray) else x)
-    settings = (provider, dict(provider_options or {}))
     # Weights that a kernel has repacked are missing in the trace, and with them what tells a
     # depthwise convolution. One inference without repacking shows them.
-    shown = _trace(model, itertools.islice(feeds, 1), threads, settings, repack=False)
-    events = _trace(model, itertools.islice(feeds, warmup + rounds), threads, settings, repack=True)
+    shown = _trace(model, itertools.islice(feeds, 1), target, repack=False)
+    events = _trace(model, itertools.islice(feeds, warmup + rounds), target, repack=True)
     weights = {_key(node): _weights(node) for node in _nodes(shown)}
     return parse(events, warmup, weights)
 
 
 def _trace(
-    model: Path,
-    feeds: Iterable[NDArray[np.generic]],
-    threads: int,
-    provider: tuple[str, dict[str, str]],
-    repack: bool,
+    model: Path, feeds: Iterable[NDArray[np.generic]], target: Target, repack: bool
 ) -> list[dict[str, Any]]:
     """Run the model on every input and return what the profiler wrote."""
     with tempfile.TemporaryDirectory(prefix="kdas-edge-profile-") as folder:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # fatal errors only: a file that does not load is told once, below
-        options.log_severity_level = 4
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "trace")
-        options.add_session_config_entry("session.disable_prepacking", "0" if repack else "1")
-        try:
-            session = ort.InferenceSession(str(model), options, providers=[provider])
-        except Exception as error:  # the runtime's exceptions share no base but Exception
-            raise UserError(
-                f"ONNX Runtime cannot profile {model.name} ({first_line(error)})"
-            ) from error
+
+        def configure(options: ort.SessionOptions) -> None:
+            # fatal errors only: a file that does not load is reported once, by the exception
+            options.log_severity_level = 4
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "trace")
+            options.add_session_config_entry("session.disable_prepacking", "0" if repack else "1")
+
+        session = open_session(model, target, configure=configure)
         name = session.get_inputs()[0].name
         for x in feeds:
             session.run(None, {name: np.ascontiguousarray(x)})
         events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
     return events
+
+
+def optimised_graph(path: Path, target: Target) -> "onnx.ModelProto":
+    """Read the graph that ONNX Runtime really runs, which it writes when it loads a file."""
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        optimised = str(Path(folder) / "optimised.onnx")
+
+        def configure(options: ort.SessionOptions) -> None:
+            options.optimized_model_filepath = optimised
+
+        open_session(path, target, configure=configure)
+        return onnx.load(optimised)
 
 
 def parse(

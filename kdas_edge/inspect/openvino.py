@@ -1,4 +1,4 @@
-"""OpenVINO's own counters: time from the request, precision and shapes from the executed graph."""
+"""Layer times of OpenVINO: time from the request, precision and shapes from the executed graph."""
 
 import itertools
 import time
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from kdas_edge.errors import UserError, last_line
 from kdas_edge.inspect.layers import Layer, Profile, is_depthwise, kind_of, precision_name
-from kdas_edge.runtime.backends.openvino import core
+from kdas_edge.runtime.backends.openvino import compile_model, core
+from kdas_edge.runtime.targets import Target
 
 # Below it, what the counters round away is no longer small; see `per_inference`.
 _ROUNDS = 5
@@ -22,43 +23,16 @@ _ROUNDS = 5
 def profile_model(
     model: ov.Model | Path,
     x: NDArray[np.generic] | Sequence[NDArray[np.generic]],
-    threads: int | None = 1,
-    rounds: int = 20,
-    properties: Mapping[str, object] | None = None,
-    device: str = "CPU",
-    warmup: int = 5,
+    target: Target,
+    rounds: int,
+    warmup: int,
 ) -> Profile:
-    """Run a model with OpenVINO's counters on, synchronously, one request.
-
-    Args:
-        model: a graph, which is not changed, or the path of an IR or ONNX file.
-        x: the input, or several that are fed in turn.
-        threads: of the CPU; None leaves it to OpenVINO and is needed on other devices.
-        rounds: profiled inferences, at least 5.
-        properties: to compile with; they win over the defaults (f32 arithmetic, LATENCY, 1 stream).
-        device: where to run.
-        warmup: inferences before the profiled ones; the first touches memory and packs weights.
-
-    Returns:
-        Every executed layer; a layer that was fused or runs in place is none.
-
-    Raises:
-        UserError: too few rounds, or the device cannot compile the model or has no counters.
-    """
+    """Run a model with OpenVINO's counters on; see `inspect.profile`."""
     if rounds < _ROUNDS:
         raise UserError(f"a profile of {rounds} rounds says nothing; take at least {_ROUNDS}")
-    settings: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-        **({"NUM_STREAMS": 1} if device == "CPU" else {}),
-        **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
-        **(properties or {}),
-        "PERF_COUNT": True,
-    }
     feeds = itertools.cycle([x] if isinstance(x, np.ndarray) else x)
+    compiled = compile_model(model, target, profiling=True)
     try:
-        graph = core().read_model(model) if isinstance(model, Path) else model
-        compiled = core().compile_model(graph, device, settings)
         request = compiled.create_infer_request()
         for _ in range(warmup):
             request.infer([next(feeds)], share_inputs=True, share_outputs=True)
@@ -70,17 +44,19 @@ def profile_model(
             seconds.append(time.perf_counter() - start)
             readings.append(_read(request))
     except RuntimeError as error:
-        reason = last_line(error)
-        raise UserError(f"OpenVINO cannot profile on {device} ({reason})") from error
+        raise UserError(
+            f"OpenVINO cannot profile on {target.device} ({last_line(error)})"
+        ) from error
     counters = [np.array([reading.get(name, 0.0) for reading in readings]) for name in readings[-1]]
-    if device.startswith("CPU"):
+    if target.device.startswith("CPU"):
         clock = np.array(seconds)
         spent = [per_inference(counter, warmup, clock) for counter in counters]
     else:
         # other plugins report the last inference
         spent = [float(np.median(counter[1:])) for counter in counters]
     times = dict(zip(readings[-1], spent, strict=True))
-    layers = _layers(request, compiled.get_runtime_model(), graph, times)
+    graph = core().read_model(model) if isinstance(model, Path) else model
+    layers = _layers(request, executed_layers(compiled), graph, times)
     return Profile(layers, rounds, float(np.median(seconds)) * 1e3)
 
 
@@ -118,51 +94,38 @@ def _read(request: ov.InferRequest) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Executed:
-    """What the executed graph tells of a layer."""
+class ExecutedLayer:
+    """A layer of the graph that OpenVINO runs.
 
+    Attributes:
+        name: as OpenVINO calls it.
+        operator: OpenVINO's layer type, e.g. `Convolution`; empty where it does not say.
+        precision: of the arithmetic, as OpenVINO writes it, e.g. `u8`.
+        originals: names of the layers of the file that were fused into it.
+        weights: shape of its second input; empty where there is none or it is not static.
+    """
+
+    name: str
+    operator: str
     precision: str
-    originals: tuple[str, ...]
-    weights: tuple[int, ...]
+    originals: tuple[str, ...] = ()
+    weights: tuple[int, ...] = ()
 
 
-def _layers(
-    request: ov.InferRequest, executed: ov.Model, graph: ov.Model, times: Mapping[str, float]
-) -> tuple[Layer, ...]:
-    nodes = {op.get_friendly_name(): _executed(op) for op in executed.get_ordered_ops()}
-    types = {op.get_friendly_name(): op.get_type_name() for op in graph.get_ops()}
-    layers = []
-    for info in request.get_profiling_info():
-        if info.node_name not in times:
-            continue
-        kernel = info.exec_type
-        node = nodes.get(info.node_name)
-        if node is None:
-            node = _Executed(kernel.rpartition("_")[2], (), ())
-        # operators that a transformation made are named after their type: Multiply_1234
-        fused = [types.get(name, name.rpartition("_")[0]) for name in node.originals]
-        depthwise = is_depthwise(node.weights) if len(node.weights) >= 5 else "_dw" in kernel
-        layers.append(
-            Layer(
-                name=info.node_name,
-                operator=info.node_type,
-                kind=kind_of(info.node_type, fused, depthwise),
-                kernel=kernel,
-                precision=precision_name(node.precision),
-                milliseconds=times[info.node_name],
-            )
-        )
-    return tuple(layers)
+def executed_layers(compiled: ov.CompiledModel) -> list[ExecutedLayer]:
+    """Read the graph that a device runs, in the order of execution."""
+    return [_executed(op) for op in compiled.get_runtime_model().get_ordered_ops()]
 
 
-def _executed(op: ov.Node) -> _Executed:
+def _executed(op: ov.Node) -> ExecutedLayer:
     info = op.get_rt_info()
-    names = str(_text(info, "originalLayersNames"))
     weights = op.input_value(1).get_partial_shape() if len(op.inputs()) > 1 else None
     static = weights is not None and weights.is_static
-    return _Executed(
+    return ExecutedLayer(
+        name=op.get_friendly_name(),
+        operator=_text(info, "layerType"),
         precision=_text(info, "runtimePrecision"),
-        originals=tuple(name for name in names.split(",") if name),
+        originals=tuple(name for name in _text(info, "originalLayersNames").split(",") if name),
         weights=tuple(weights.to_shape()) if weights is not None and static else (),
     )
 
@@ -172,3 +135,35 @@ def _text(info: Any, key: str) -> str:
         return str(info[key].astype(str))
     except (KeyError, RuntimeError):
         return ""
+
+
+def _layers(
+    request: ov.InferRequest,
+    executed: Sequence[ExecutedLayer],
+    graph: ov.Model,
+    times: Mapping[str, float],
+) -> tuple[Layer, ...]:
+    by_name = {layer.name: layer for layer in executed}
+    types = {op.get_friendly_name(): op.get_type_name() for op in graph.get_ops()}
+    layers = []
+    for info in request.get_profiling_info():
+        if info.node_name not in times:
+            continue
+        kernel = info.exec_type
+        layer = by_name.get(info.node_name)
+        if layer is None:
+            layer = ExecutedLayer(info.node_name, info.node_type, kernel.rpartition("_")[2])
+        # operators that a transformation made are named after their type: Multiply_1234
+        fused = [types.get(name, name.rpartition("_")[0]) for name in layer.originals]
+        depthwise = is_depthwise(layer.weights) if len(layer.weights) >= 5 else "_dw" in kernel
+        layers.append(
+            Layer(
+                name=info.node_name,
+                operator=info.node_type,
+                kind=kind_of(info.node_type, fused, depthwise),
+                kernel=kernel,
+                precision=precision_name(layer.precision),
+                milliseconds=times[info.node_name],
+            )
+        )
+    return tuple(layers)

@@ -1,6 +1,7 @@
-"""What each preset of a model file is fed with, from one frame."""
+"""Preprocessing: from one frame to the input of each preset of a model file."""
 
 import functools
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,14 +15,27 @@ from kdas_edge.runtime.frames import check_frame
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
+@dataclass(frozen=True)
+class InputSpec:
+    """The input of a network that belongs to no bundle yet.
+
+    Attributes:
+        size: side S, in pixels.
+        normalisation: mean and standard deviation per RGB channel, of 0…1.
+    """
+
+    size: int
+    normalisation: Normalisation
+
+
 def model_input(
-    frame_rgb: NDArray[np.uint8], manifest: Manifest, preset: Preset
+    frame_rgb: NDArray[np.uint8], spec: Manifest | InputSpec, preset: Preset
 ) -> NDArray[np.generic]:
     """Make the input of a model of any preset.
 
     Args:
         frame_rgb: (H, W, 3) uint8 RGB of any size.
-        manifest: of the bundle that holds the model.
+        spec: the manifest of the bundle that holds the model, or side and normalisation alone.
         preset: of the model.
 
     Returns:
@@ -32,19 +46,19 @@ def model_input(
         UserError: the frame has another shape or type, or no pixel.
     """
     if preset == "core":
-        return preprocess(frame_rgb, manifest)
+        return preprocess(frame_rgb, spec)
     check_frame(frame_rgb)
     if preset == "camera":
         return np.ascontiguousarray(frame_rgb[np.newaxis, ..., ::-1])
-    return _UNIT[resize_image(frame_rgb, manifest.size, manifest.size)][np.newaxis]
+    return _UNIT[resize_image(frame_rgb, spec.size, spec.size)][np.newaxis]
 
 
-def preprocess(frame_rgb: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
+def preprocess(frame_rgb: NDArray[np.uint8], spec: Manifest | InputSpec) -> NDArray[np.float32]:
     """Make the input of a `core` model.
 
     Args:
         frame_rgb: (H, W, 3) uint8 RGB of any size.
-        manifest: gives the side S and the normalisation.
+        spec: gives the side S and the normalisation.
 
     Returns:
         (1, 3, S, S) float32.
@@ -53,9 +67,9 @@ def preprocess(frame_rgb: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.f
         UserError: the frame has another shape or type, or no pixel.
     """
     check_frame(frame_rgb)
-    small = resize_image(frame_rgb, manifest.size, manifest.size)
-    out = np.empty((1, 3, manifest.size, manifest.size), dtype=np.float32)
-    normalise([small[..., channel] for channel in range(3)], manifest.normalisation, out)
+    small = resize_image(frame_rgb, spec.size, spec.size)
+    out = np.empty((1, 3, spec.size, spec.size), dtype=np.float32)
+    normalise([small[..., channel] for channel in range(3)], spec.normalisation, out)
     return out
 
 
@@ -75,8 +89,7 @@ def normalise(
 
 @functools.lru_cache(maxsize=16)
 def _table(normalisation: Normalisation) -> NDArray[np.float32]:
-    levels = np.arange(256, dtype=np.float32) / np.float32(255)
     mean = np.asarray(normalisation.mean, dtype=np.float32)[:, np.newaxis]
     std = np.asarray(normalisation.std, dtype=np.float32)[:, np.newaxis]
-    table: NDArray[np.float32] = (levels - mean) / std
+    table: NDArray[np.float32] = (_UNIT - mean) / std
     return table

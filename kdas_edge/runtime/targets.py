@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kdas_edge.errors import UserError
 
@@ -96,6 +97,17 @@ def parse_target(text: str) -> Target:
             raise UserError(f"target {text!r}: option {key} takes {OPTIONS[key]}, not {value!r}")
         options[key] = value
     return Target(runtime, device, options)
+
+
+def cpu_target(path: Path, threads: int | None = None) -> Target:
+    """The CPU in the runtime of a model file: OpenVINO for `.xml`, ONNX Runtime for `.onnx`.
+
+    Args:
+        path: of the file.
+        threads: the runtime's own choice by default.
+    """
+    runtime = "openvino" if path.suffix == ".xml" else "onnxruntime"
+    return Target(runtime, "CPU", {} if threads is None else {"threads": str(threads)})
 
 
 def parse_targets(text: str) -> list[Target]:

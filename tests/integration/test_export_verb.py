@@ -12,7 +12,7 @@ from run_verb import Done, only_line, run_verb
 from tiny_student import SIZE, TinyStudent, train_tiny_student
 
 from kdas_edge.bundle.reader import open_bundle
-from kdas_edge.export.agreement import network_input, reference
+from kdas_edge.export.agreement import input_spec, reference
 from kdas_edge.image_files import read_image
 from kdas_edge.models.checkpoints import BEST, load_network, save_network
 from kdas_edge.quantize.pipeline import FLOAT
@@ -20,6 +20,7 @@ from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.quantize.qat import CONFIG, save_config
 from kdas_edge.recipe import DataRecipe, PtqRecipe, QuantizeRecipe
 from kdas_edge.run import Run
+from kdas_edge.runtime.inputs import preprocess
 
 
 def exported(out: Path, run: Path, name: str | None = None) -> Path:
@@ -93,7 +94,7 @@ def test_the_golden_vectors_are_torchs_answer_to_the_stored_frames(
         found = reference(network, architecture, [frame])[0]
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert np.load(opened.file(golden.expected["int8"])).shape == (SIZE, SIZE)
-    assert network_input(frame, architecture).shape == (1, 3, SIZE, SIZE)
+    assert preprocess(frame, input_spec(architecture)).shape == (1, 3, SIZE, SIZE)
 
 
 def test_the_speed_of_int8_is_in_the_manifest_and_on_the_model_card(bundle: Path) -> None:

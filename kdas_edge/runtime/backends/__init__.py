@@ -7,6 +7,7 @@ What the runtime then really did is read back into `effective`.
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -80,8 +81,26 @@ def open_backend(bundle: Bundle, precision: str, target: Target, preset: str = "
     if model is None:
         raise TargetError("no such model", _no_such_model(bundle, precision, target, preset))
     check_present(target)
+    shape = bundle.manifest.inputs[model.preset].shape
+    return open_file(bundle.file(model.path), target, shape, bundle.manifest.output.name)
+
+
+def open_file(
+    path: Path, target: Target, shape: Sequence[int] | None = None, output: str | None = None
+) -> Backend:
+    """Load a model file on a target.
+
+    Args:
+        path: `.xml`, `.onnx` or a checkpoint, whichever the target's runtime loads.
+        target: where to run; that it is present has been checked, see `check_present`.
+        shape: the input's, batch 1, -1 where any size goes; used where the file leaves it open.
+        output: name of the output to return; the file's first where it has none of this name.
+
+    Raises:
+        TargetError: the runtime cannot load the file with these options.
+    """
     module = importlib.import_module(f"kdas_edge.runtime.backends.{target.runtime}")
-    backend: Backend = module.open_model(bundle, model, target)
+    backend: Backend = module.open_file(path, target, shape, output)
     return backend
 
 

@@ -1,7 +1,7 @@
 """ONNX Runtime: one explicit execution provider, no silent fallback."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,8 +9,6 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from kdas_edge.bundle.manifest import ModelFile
-from kdas_edge.bundle.reader import Bundle
 from kdas_edge.errors import first_line
 from kdas_edge.runtime.failures import TargetError, inference_failed, model_closed
 from kdas_edge.runtime.targets import Target
@@ -31,9 +29,11 @@ def devices() -> list[str]:
     return [device for device, provider in PROVIDERS.items() if provider in present]
 
 
-def open_model(bundle: Bundle, model: ModelFile, target: Target) -> "OnnxRuntimeBackend":
-    """Load an ONNX file on a provider; see `backends.open_backend`."""
-    return OnnxRuntimeBackend(bundle, model, target)
+def open_file(
+    path: Path, target: Target, shape: Sequence[int] | None = None, output: str | None = None
+) -> "OnnxRuntimeBackend":
+    """Load an ONNX file on a provider, its input as the file says; see `backends.open_file`."""
+    return OnnxRuntimeBackend(path, target, output)
 
 
 class OnnxRuntimeBackend:
@@ -43,9 +43,8 @@ class OnnxRuntimeBackend:
         outputs: the names of each output of the file, one each.
     """
 
-    def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
+    def __init__(self, path: Path, target: Target, output: str | None = None) -> None:
         provider, _, precision = provider_of(target)
-        path = bundle.file(model.path)
         start = time.perf_counter()
         session = open_session(path, target)
         self.load_seconds = time.perf_counter() - start
@@ -62,10 +61,9 @@ class OnnxRuntimeBackend:
         # its thread is made by the first frame that is started
         self._background = ThreadPoolExecutor(1, thread_name_prefix="kdas-edge-onnxruntime")
         self._input = session.get_inputs()[0].name
-        names = [output.name for output in session.get_outputs()]
+        names = [found.name for found in session.get_outputs()]
         self.outputs = [frozenset({name}) for name in names]
-        wanted = bundle.manifest.output.name
-        self._output = wanted if wanted in names else names[0]
+        self._output = output if output in names else names[0]
         used = session.get_session_options()
         self.effective: dict[str, object] = {
             "runtime": f"onnxruntime {ort.__version__}",
@@ -109,7 +107,10 @@ class OnnxRuntimeBackend:
 
 
 def open_session(
-    path: Path, target: Target, threads: int | None = None, optimised: Path | None = None
+    path: Path,
+    target: Target,
+    threads: int | None = None,
+    configure: Callable[[ort.SessionOptions], None] | None = None,
 ) -> ort.InferenceSession:
     """Make a session with the settings of a target and no fallback to another provider.
 
@@ -117,7 +118,7 @@ def open_session(
         path: an ONNX file.
         target: an ONNX Runtime target.
         threads: of one inference; the target's by default.
-        optimised: where to write the graph that is really run.
+        configure: changes the session's options, for example to profile it.
 
     Raises:
         TargetError: an option that the provider has not, or a file that does not load.
@@ -130,8 +131,8 @@ def open_session(
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     # errors only: warnings about unfused nodes would interleave with the tables
     options.log_severity_level = 3
-    if optimised is not None:
-        options.optimized_model_filepath = str(optimised)
+    if configure is not None:
+        configure(options)
     try:
         session = ort.InferenceSession(str(path), options, providers=[(provider, provider_options)])
     except Exception as error:  # the runtime's exceptions share no base but Exception

@@ -10,8 +10,6 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from kdas_edge.bundle.manifest import ModelFile
-from kdas_edge.bundle.reader import Bundle
 from kdas_edge.errors import last_line
 from kdas_edge.runtime.failures import TargetError, inference_failed, model_closed
 from kdas_edge.runtime.targets import Target
@@ -37,35 +35,45 @@ def devices() -> list[str]:
     return [*core().available_devices, "AUTO"]
 
 
-def open_model(bundle: Bundle, model: ModelFile, target: Target) -> "OpenVinoBackend":
-    """Compile an IR for a device; see `backends.open_backend`."""
-    return OpenVinoBackend(bundle, model, target)
+def open_file(
+    model: "Path | ov.Model",
+    target: Target,
+    shape: Sequence[int] | None = None,
+    output: str | None = None,
+) -> "OpenVinoBackend":
+    """Compile a file, or a graph in memory, for a device; see `backends.open_file`."""
+    return OpenVinoBackend(model, target, shape, output)
 
 
 class OpenVinoBackend:
-    """An IR compiled for one device; see `Backend`.
+    """A graph compiled for one device; see `Backend`.
 
     Attributes:
         outputs: the names of each output of the file.
     """
 
-    def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
-        contract = bundle.manifest.inputs[model.preset]
+    def __init__(
+        self,
+        model: "Path | ov.Model",
+        target: Target,
+        shape: Sequence[int] | None = None,
+        output: str | None = None,
+    ) -> None:
         start = time.perf_counter()
-        compiled = compile_file(bundle.file(model.path), target, contract.shape)
-        # requests that nobody uses now; as many exist as there were ever inferences at once
+        compiled = compile_model(model, target, shape)
+        # idle requests; as many exist as there were ever inferences at the same time
         self._idle: deque[ov.InferRequest] = deque([compiled.create_infer_request()])
         self.load_seconds = time.perf_counter() - start
         self._compiled: ov.CompiledModel | None = compiled
         self._target = target
         self.outputs = [frozenset(output.get_names()) for output in compiled.outputs]
-        self._output = _index(compiled.outputs, bundle.manifest.output.name)
-        output = compiled.outputs[self._output]
+        self._output = _index(compiled.outputs, output)
+        port = compiled.outputs[self._output]
         # A camera model takes any frame size and gives one output size, which may be written as
         # dynamic: then OpenVINO allocates the output itself.
-        shape = output.partial_shape
-        self._output_shape = tuple(shape.to_shape()) if shape.is_static else None
-        self._output_type = output.element_type.to_dtype()
+        found = port.partial_shape
+        self._output_shape = tuple(found.to_shape()) if found.is_static else None
+        self._output_type = port.element_type.to_dtype()
         self.effective: dict[str, object] = {
             "runtime": f"openvino {ov.__version__.partition('-')[0]}",
             **effective_properties(compiled),
@@ -146,39 +154,44 @@ class OpenVinoBackend:
             self._idle.append(request)
 
 
-def compile_file(
-    path: Path,
+def compile_model(
+    model: "Path | ov.Model",
     target: Target,
     shape: Sequence[int] | None = None,
     cache: Path | None = None,
+    profiling: bool = False,
 ) -> ov.CompiledModel:
-    """Compile an IR or ONNX file with the settings of a target.
+    """Compile an IR, an ONNX file or a graph in memory with the settings of a target.
 
     Args:
-        path: `.xml` or `.onnx`.
+        model: path of an `.xml` or `.onnx`, or a graph, which is not changed.
         target: an OpenVINO target.
         shape: the input's, batch 1, -1 where any size goes; used where the file leaves it open.
         cache: OpenVINO's model cache, a folder; `shape` is then left to the file unless the
             target has a batch.
+        profiling: count the time of each layer, which itself takes time.
 
     Raises:
         TargetError: an option or a shape that the device or the model has not, or a file that
             OpenVINO cannot load.
     """
     settings = properties(target)
+    if profiling:
+        settings["PERF_COUNT"] = True
     if cache is not None:
         settings["CACHE_DIR"] = str(cache)
     try:
         if cache is not None and target.batch == 1:
             # from the path, OpenVINO finds the cached model without reading the graph
-            return core().compile_model(path, target.device, settings)
-        graph = core().read_model(path)
+            return core().compile_model(model, target.device, settings)
+        graph = core().read_model(model) if isinstance(model, Path) else model.clone()
         _fix_shape(graph, target, shape)
         return core().compile_model(graph, target.device, settings)
     except RuntimeError as error:
+        name = model.name if isinstance(model, Path) else model.get_friendly_name()
         raise TargetError(
             "cannot load",
-            f"target {target}: OpenVINO cannot load {path.name} "
+            f"target {target}: OpenVINO cannot load {name} "
             f"({last_line(error)}); try another device or precision",
         ) from error
 
@@ -271,8 +284,8 @@ def _dynamic(target: Target, shape: ov.PartialShape) -> TargetError:
     )
 
 
-def _index(outputs: Sequence[ov.ConstOutput], name: str) -> int:
-    """The output that the contract names; the first where the file names none so."""
+def _index(outputs: Sequence[ov.ConstOutput], name: str | None) -> int:
+    """Index of the output of this name; 0 where the file has none."""
     return next((i for i, output in enumerate(outputs) if name in output.get_names()), 0)
 
 

@@ -6,15 +6,13 @@ This is the one file of the device wing that needs torch; it is imported only fo
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdas_edge.bundle.manifest import ModelFile
-from kdas_edge.bundle.reader import Bundle
 from kdas_edge.runtime.failures import TargetError, inference_failed, model_closed
 from kdas_edge.runtime.targets import Target
 
@@ -29,15 +27,17 @@ def devices() -> list[str]:
     return found
 
 
-def open_model(bundle: Bundle, model: ModelFile, target: Target) -> "TorchBackend":
-    """Load the float network of a bundle; see `backends.open_backend`."""
-    return TorchBackend(bundle, model, target)
+def open_file(
+    path: Path, target: Target, shape: Sequence[int] | None = None, output: str | None = None
+) -> "TorchBackend":
+    """Load a checkpoint, which has one input and one output; see `backends.open_file`."""
+    return TorchBackend(path, target)
 
 
 class TorchBackend:
     """The trained network in eager mode; see `Backend`."""
 
-    def __init__(self, bundle: Bundle, model: ModelFile, target: Target) -> None:
+    def __init__(self, path: Path, target: Target) -> None:
         # the workstation wing; a bundle with a torch file is opened where it was trained
         from kdas_edge.models.checkpoints import load_network
         from kdas_edge.models.tta import with_mirrors
@@ -51,7 +51,6 @@ class TorchBackend:
                 raise TargetError(
                     "wrong option", f"target {target}: torch has no {option}; remove the option"
                 )
-        path = bundle.file(model.path)
         self._device = torch.device(target.device.replace(".", ":"))
         self._target = target
         self._lock = threading.Lock()
@@ -106,23 +105,6 @@ class TorchBackend:
         if self._autocast is None:
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=self._autocast)
-
-
-def load_on(file: Path, target: Target, x: NDArray[np.generic]) -> Callable[[], object]:
-    """Load a checkpoint on a target; what is returned runs it once on `x`, synchronously."""
-    from kdas_edge.models.checkpoints import load_network
-    from kdas_edge.models.tta import with_mirrors
-
-    if target.threads is not None:
-        torch.set_num_threads(target.threads)
-    device = torch.device(target.device.replace(".", ":"))
-    network = with_mirrors(load_network(file)[0], target.mirrors).eval().to(device)
-
-    def run() -> object:
-        with torch.inference_mode():
-            return [z.cpu() for z in network(torch.from_numpy(x).to(device))]
-
-    return run
 
 
 def _full_precision() -> contextlib.AbstractContextManager[object]:

@@ -19,7 +19,8 @@ from kdas_edge.export import weights
 from kdas_edge.export.graph import DeployGraph
 from kdas_edge.export.onnx import export as to_onnx
 from kdas_edge.export.onnx import float16
-from kdas_edge.export.runners import load
+from kdas_edge.runtime.backends import open_file
+from kdas_edge.runtime.targets import cpu_target
 
 GRIDS = {"int8_weights": weights.INT8, "half_weights": weights.HALF}
 
@@ -61,7 +62,7 @@ def files(
 
 def difference(path: Path, network: nn.Module, tiny: TinyStudent) -> tuple[float, float]:
     """Largest difference in probability, and mean fraction of mask pixels that differ."""
-    infer, graph = load(path, threads=1), DeployGraph(network).eval()
+    infer, graph = open_file(path, cpu_target(path, 1)).infer, DeployGraph(network).eval()
     largest, masks = 0.0, []
     for x in tiny.inputs(tiny.frames[:8]):
         with torch.no_grad():
@@ -127,7 +128,8 @@ def test_the_onnx_files_load_in_openvino_too_and_have_standard_operators_only(
     for name in ("fp16.onnx", "int8_weights.onnx", "half_weights.onnx"):
         assert {node.domain for node in onnx.load(files[name]).graph.node} == {""}
         found = ov.Core().compile_model(str(files[name]), "CPU", hint)(x)[0]
-        assert np.abs(found - load(files[name], 1)(x)).max() < 0.02
+        ours = open_file(files[name], cpu_target(files[name], 1)).infer(x)
+        assert np.abs(found - ours).max() < 0.02
 
 
 def test_the_fp16_graph_computes_in_fp16_between_float32_ends(files: dict[str, Path]) -> None:

@@ -12,11 +12,14 @@ from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13 as ops
 
 from kdas_edge.errors import UserError
-from kdas_edge.inspect import profile_model, profile_onnx
+from kdas_edge.inspect import profile
 from kdas_edge.inspect.layers import kind_of
 from kdas_edge.inspect.openvino import per_inference
+from kdas_edge.runtime.targets import Target, parse_target
 
 CHANNELS, SIZE = 32, 48
+OPENVINO = parse_target("openvino:CPU:threads=1")
+ONNXRUNTIME = parse_target("onnxruntime:CPU:threads=1")
 
 
 def weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -95,28 +98,28 @@ def frame() -> np.ndarray:
     return rng.normal(0, 1, (1, CHANNELS, SIZE, SIZE)).astype(np.float32)
 
 
-def names(profile) -> set[str]:
-    return {group.name for group in profile.by_group()}
+def names(found) -> set[str]:
+    return {group.name for group in found.by_group()}
 
 
 def test_the_groups_are_all_of_the_total_and_nothing_twice(frame):
-    profile = profile_model(openvino_network(int8=False), frame)
-    groups = profile.by_group()
-    assert sum(group.milliseconds for group in groups) == pytest.approx(profile.total_ms)
+    found = profile(openvino_network(int8=False), frame, OPENVINO)
+    groups = found.by_group()
+    assert sum(group.milliseconds for group in groups) == pytest.approx(found.total_ms)
     assert sum(group.share for group in groups) == pytest.approx(1)
-    assert sum(group.calls for group in groups) == len(profile.layers)
+    assert sum(group.calls for group in groups) == len(found.layers)
     assert all(sum(g.kernels.values()) == pytest.approx(g.milliseconds) for g in groups)
     # a counter that still held the first inference would say more than the clock
-    assert 0 < profile.total_ms < 1.2 * profile.inference_ms
+    assert 0 < found.total_ms < 1.2 * found.inference_ms
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="Arm simulates int8")
 def test_a_float_network_has_no_int8_and_a_quantised_one_has_its_convolutions_in_it(frame):
-    floating = profile_model(openvino_network(int8=False), frame)
+    floating = profile(openvino_network(int8=False), frame, OPENVINO)
     assert {"float convolution", "float depthwise convolution", "resize"} <= names(floating)
     assert floating.int8_share == 0
     assert not {layer.precision for layer in floating.layers} & {"int8"}
-    integer = profile_model(openvino_network(int8=True), frame)
+    integer = profile(openvino_network(int8=True), frame, OPENVINO)
     assert {"int8 convolution", "int8 depthwise convolution", "resize"} <= names(integer)
     assert "float convolution" not in names(integer)
     assert integer.int8_share == 1
@@ -126,17 +129,15 @@ def test_a_float_network_has_no_int8_and_a_quantised_one_has_its_convolutions_in
 
 def test_properties_reach_the_compiler_and_files_are_read(frame, tmp_path):
     ov.save_model(openvino_network(int8=False), tmp_path / "network.xml", compress_to_fp16=False)
-    profile = profile_model(
-        tmp_path / "network.xml", [frame, -frame], rounds=6,
-        properties={"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1},
-    )  # fmt: skip
-    assert profile.rounds == 6
-    slowest = profile.slowest(2)
+    found = profile(tmp_path / "network.xml", [frame, -frame], OPENVINO, rounds=6)
+    assert found.rounds == 6
+    slowest = found.slowest(2)
     assert len(slowest) == 2 and slowest[0].milliseconds >= slowest[1].milliseconds
-    with pytest.raises(UserError, match="NO_SUCH_PROPERTY"):
-        profile_model(openvino_network(False), frame, properties={"NO_SUCH_PROPERTY": 1})
+    with pytest.raises(UserError, match="no_such_precision"):
+        wrong = Target("openvino", "CPU", {"precision": "no_such_precision"})
+        profile(openvino_network(False), frame, wrong)
     with pytest.raises(UserError, match="at least 5"):
-        profile_model(openvino_network(False), frame, rounds=4)
+        profile(openvino_network(False), frame, OPENVINO, rounds=4)
 
 
 def test_a_running_average_in_whole_microseconds_gives_the_typical_inference():
@@ -167,17 +168,17 @@ def test_onnx_runtime_tells_integer_and_depthwise_convolutions_and_leaves_no_fil
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     monkeypatch.chdir(scratch)
-    floating = profile_onnx(onnx_network(tmp_path / "f.onnx", int8=False), frame, rounds=5)
-    integer = profile_onnx(onnx_network(tmp_path / "q.onnx", int8=True), frame, rounds=5)
+    floating = profile(onnx_network(tmp_path / "f.onnx", int8=False), frame, ONNXRUNTIME, 5)
+    integer = profile(onnx_network(tmp_path / "q.onnx", int8=True), frame, ONNXRUNTIME, 5)
     assert {"float convolution", "float depthwise convolution"} <= names(floating)
     assert floating.int8_share == 0
     assert {"int8 convolution", "int8 depthwise convolution"} <= names(integer)
     assert integer.int8_share == 1
-    for profile in (floating, integer):
-        groups = profile.by_group()
-        assert sum(group.milliseconds for group in groups) == pytest.approx(profile.total_ms)
-        assert 0 < profile.total_ms <= profile.inference_ms
-        assert all(layer.calls == 1 for layer in profile.layers)
+    for found in (floating, integer):
+        groups = found.by_group()
+        assert sum(group.milliseconds for group in groups) == pytest.approx(found.total_ms)
+        assert 0 < found.total_ms <= found.inference_ms
+        assert all(layer.calls == 1 for layer in found.layers)
     assert list(scratch.iterdir()) == []
 
 
@@ -187,7 +188,7 @@ def test_an_onnx_file_that_does_not_load_is_one_line_and_leaves_no_file(tmp_path
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     (tmp_path / "broken.onnx").write_bytes(b"not a graph")
     with pytest.raises(UserError, match=r"broken\.onnx"):
-        profile_onnx(tmp_path / "broken.onnx", np.zeros(1))
+        profile(tmp_path / "broken.onnx", np.zeros(1), ONNXRUNTIME)
     assert list(scratch.iterdir()) == []
 
 
@@ -226,9 +227,11 @@ def test_one_input_channel_is_not_depthwise(tmp_path):
     )
     opset = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "one.onnx")
-    profile = profile_onnx(tmp_path / "one.onnx", np.ones((1, 1, 20, 20), np.float32), rounds=2)
-    assert "float convolution" in names(profile)
-    assert "float depthwise convolution" not in names(profile)
+    found = profile(
+        tmp_path / "one.onnx", np.ones((1, 1, 20, 20), np.float32), ONNXRUNTIME, rounds=2
+    )
+    assert "float convolution" in names(found)
+    assert "float depthwise convolution" not in names(found)
 
 
 def test_a_device_with_one_runtime_can_bench():

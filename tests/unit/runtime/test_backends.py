@@ -14,7 +14,7 @@ from kdas_edge.runtime.backends import (
     present_targets,
     runtime_devices,
 )
-from kdas_edge.runtime.backends.openvino import compile_file
+from kdas_edge.runtime.backends.openvino import compile_model
 from kdas_edge.runtime.failures import TargetError
 from kdas_edge.runtime.segmenter import preprocess
 from kdas_edge.runtime.targets import parse_target
@@ -150,31 +150,31 @@ def test_a_network_that_is_written_for_one_frame_refuses_a_batch(tmp_path):
     x = ops.parameter([1, 3, 8, 8], np.float32, name="x")
     flat = ops.reshape(x, ops.constant(np.array([1, 192])), special_zero=False)
     ov.save_model(ov.Model([flat], [x], "flat"), tmp_path / "flat.xml")
-    compile_file(tmp_path / "flat.xml", parse_target(OPENVINO))
+    compile_model(tmp_path / "flat.xml", parse_target(OPENVINO))
     with pytest.raises(TargetError, match="remove the option batch") as caught:
-        compile_file(tmp_path / "flat.xml", parse_target(OPENVINO + ":batch=2"))
+        compile_model(tmp_path / "flat.xml", parse_target(OPENVINO + ":batch=2"))
     assert caught.value.kind == "wrong option" and "\n" not in str(caught.value)
 
 
 def test_a_device_that_needs_one_size_refuses_a_model_of_any_size(bundle):
     path = bundle.file("fp32/camera.xml")
     with pytest.raises(TargetError, match="needs a static input") as caught:
-        compile_file(path, parse_target("openvino:NPU"), bundle.manifest.inputs["camera"].shape)
+        compile_model(path, parse_target("openvino:NPU"), bundle.manifest.inputs["camera"].shape)
     assert caught.value.kind == "dynamic shape"
 
 
 def test_a_size_that_the_file_leaves_open_is_taken_from_the_contract(bundle):
     path = bundle.file("fp32/camera.xml")
-    compiled = compile_file(path, parse_target(OPENVINO), (1, 48, 40, 3))
+    compiled = compile_model(path, parse_target(OPENVINO), (1, 48, 40, 3))
     assert list(compiled.input(0).shape) == [1, 48, 40, 3]
 
 
 def test_the_model_cache_is_filled_and_gives_the_same_result(bundle, tmp_path):
     path, target = bundle.file("fp32/core.xml"), parse_target(OPENVINO)
     x = preprocess(FRAME, bundle.manifest)
-    first = compile_file(path, target, cache=tmp_path)
+    first = compile_model(path, target, cache=tmp_path)
     stored = [file.name for file in tmp_path.rglob("*") if file.is_file()]
-    again = compile_file(path, target, cache=tmp_path)
+    again = compile_model(path, target, cache=tmp_path)
     assert stored == [file.name for file in tmp_path.rglob("*") if file.is_file()] != []
     np.testing.assert_array_equal(first([x])[0], again([x])[0])
 
