@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from kdas_edge.errors import UserError
+from kdas_edge.errors import UserError, first_line
 
 # what is taken from a folder
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -123,10 +123,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         ) from None
     except Exception as error:
         # a damaged file makes PIL's decoders raise almost anything: struct.error, EOFError, …
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UserError(
-            f"{path} cannot be read as an image ({str(reason).splitlines()[0]}); replace it"
-        ) from None
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"{path} cannot be read as an image ({reason}); replace it") from None
 
 
 def check_regular(path: Path) -> None:

@@ -2,8 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tiny_student import TinyStudent
+    from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,3 +56,20 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scenes") / "data"
     write_dataset(root, train=24, test=6, size=96, seed=7, empty_fraction=0.1)
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny() -> "TinyStudent":
+    """One trained network."""
+    from tiny_student import train_tiny_student
+
+    return train_tiny_student()
+
+
+@pytest.fixture(scope="session")
+def tiny_int8(tiny: "TinyStudent") -> "nn.Module":
+    """The int8 form of the trained network, fake-quantised."""
+    from kdas_edge.quantize.ptq import post_training_quantize
+    from kdas_edge.recipe import PtqRecipe
+
+    return post_training_quantize(tiny.network, tiny.inputs(tiny.frames), PtqRecipe())

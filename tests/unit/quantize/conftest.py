@@ -1,18 +1,15 @@
-"""One trained network and its int8 form, shared by the tests of this room."""
+"""The shared student of the tests, under the names that this room uses."""
 
 import pytest
-from tiny_student import TinyStudent, train_tiny_student
+from tiny_student import TinyStudent
 from torch import nn
 
-from kdas_edge.quantize.ptq import post_training_quantize
-from kdas_edge.recipe import PtqRecipe
+
+@pytest.fixture(scope="session")
+def student(tiny: TinyStudent) -> TinyStudent:
+    return tiny
 
 
 @pytest.fixture(scope="session")
-def student() -> TinyStudent:
-    return train_tiny_student()
-
-
-@pytest.fixture(scope="session")
-def student_int8(student: TinyStudent) -> nn.Module:
-    return post_training_quantize(student.network, student.inputs(student.frames), PtqRecipe())
+def student_int8(tiny_int8: nn.Module) -> nn.Module:
+    return tiny_int8
