@@ -134,10 +134,74 @@ def cpu_features(lines: list[str] | None = None) -> dict[str, bool | None]:
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use; a container may have fewer than the machine."""
+    """CPUs that this process may keep busy: what it is bound to, and no more than its quota."""
+    quota = cpu_quota()
+    bound = _bound_cpus()
+    return bound if quota is None else max(1, min(bound, int(quota)))
+
+
+def thread_limit() -> int | None:
+    """Threads for a runtime that would start one per core although a quota pays for fewer.
+
+    Returns:
+        None where no quota is below the CPUs that this process is bound to: then the runtime's own
+        choice is the better one.
+    """
+    usable = usable_cpus()
+    return usable if usable < _bound_cpus() else None
+
+
+def cpu_quota(
+    mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> float | None:
+    """Share of time that a control group grants this process, in CPUs; None: no limit.
+
+    A thread that has used up the share stands still until the next period. Read are version 2
+    (`cpu.max`) and version 1 (`cpu.cfs_quota_us`), of the process's group and those above it.
+
+    Args:
+        mount: where control groups are mounted.
+        membership: the process's `cgroup` file.
+    """
+    roots = {"": mount}
+    roots |= {name: mount / name for name in ("cpu", "cpu,cpuacct", "cpuacct,cpu", "unified")}
+    groups = [("/", root) for root in roots.values()]
+    for line in (_read(str(membership)) or "").splitlines():
+        _, controllers, group = (*line.split(":", 2), "", "")[:3]
+        if controllers == "":
+            groups += [(group, roots[""]), (group, roots["unified"])]
+        elif "cpu" in controllers.split(","):
+            groups += [(group, mount / controllers), (group, roots["cpu"])]
+    found = []
+    for group, root in groups:
+        parts = [part for part in group.split("/") if part not in ("", "..")]
+        for depth in range(len(parts) + 1):
+            found.append(_quota_of(root.joinpath(*parts[:depth])))
+    return min((quota for quota in found if quota is not None), default=None)
+
+
+def _quota_of(folder: Path) -> float | None:
+    quota, _, period = (_read(str(folder / "cpu.max")) or "").partition(" ")
+    if not quota:
+        quota = _read(str(folder / "cpu.cfs_quota_us")) or ""
+        period = _read(str(folder / "cpu.cfs_period_us")) or ""
+    if not (quota.isdigit() and period.isdigit() and int(period) and int(quota)):
+        return None  # "max", -1, or no such group
+    return int(quota) / int(period)
+
+
+def _bound_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def home_folder() -> Path | None:
+    """The user's home; None without HOME and without an entry in the list of users."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def governor() -> str | None:

@@ -189,7 +189,7 @@ def data_fingerprint(image_set: ImageSet, limit: int | None = None) -> str:
     """
     digest = hashlib.sha256()
     for pair in image_set.pairs[:limit]:
-        digest.update(pair.name.encode() + b"\0")
+        digest.update(pair.name.encode(errors="surrogateescape") + b"\0")
         for path in (pair.image, pair.mask):
             if path is not None:
                 digest.update(hashlib.sha256(path.read_bytes()).digest())

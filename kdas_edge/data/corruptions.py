@@ -58,7 +58,7 @@ def corrupt(
     if strength == 0:
         return frame.copy()
     # without the strength: a higher one is the same accident, only worse
-    key = f"{seed}\0{name}\0{corruption}".encode()
+    key = f"{seed}\0{name}\0{corruption}".encode(errors="surrogateescape")
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key).digest()[:8]))
     return draw(np.ascontiguousarray(frame), strength - 1, rng)
 

@@ -4,7 +4,6 @@
 waits for a file.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from kdas_edge.data.layout import (
     training_set,
 )
 from kdas_edge.data.splits import Split, validation_split
+from kdas_edge.environment import usable_cpus
 from kdas_edge.errors import UserError
 from kdas_edge.image_files import read_image
 from kdas_edge.recipe import DataRecipe
@@ -161,7 +161,7 @@ def load_pairs(pairs: Sequence[Pair], size: int) -> ResidentSet:
             masks[index, 0] = torch.from_numpy(resize_mask(mask, size, size))
 
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(usable_cpus()) as pool,
         progress(len(pairs), "reading images") as advance,
     ):
         try:

@@ -1,17 +1,17 @@
 """Reading and writing many files with threads: decoding releases the interpreter lock."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from kdas_edge.console import progress
+from kdas_edge.environment import usable_cpus
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 # more threads than this wait for the disk, and hold images in memory meanwhile
-WORKERS = min(8, os.cpu_count() or 1)
+WORKERS = min(8, usable_cpus())
 
 
 def parallel_map(

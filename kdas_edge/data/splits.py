@@ -270,7 +270,7 @@ def _split(
 ) -> Split:
     content = {"train": train, "validation": validation, "hashes": hashes}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    digest = hashlib.sha256(canonical.encode(errors="surrogateescape")).hexdigest()
     return Split(train, validation, digest, hashes, lineage, inherited, seen, prints)
 
 

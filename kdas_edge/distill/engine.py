@@ -23,6 +23,7 @@ from kdas_edge.distill.schedule import derive_seed, epoch_order, learning_rate
 from kdas_edge.distill.teacher_maps import TEACHER_MAPS, with_maps
 from kdas_edge.distill.trainer import Progress, Trainer, make_fabric, set_train_mode
 from kdas_edge.distill.validation import write_overlays
+from kdas_edge.environment import thread_limit
 from kdas_edge.errors import UserError
 from kdas_edge.models.checkpoints import save_network
 from kdas_edge.models.zoo import Architecture
@@ -74,8 +75,9 @@ def fit(
     """
     schedule = recipe.schedule
     assert schedule is not None
-    if recipe.engine.threads:
-        torch.set_num_threads(recipe.engine.threads)
+    threads = recipe.engine.threads or thread_limit()
+    if threads is not None:
+        torch.set_num_threads(threads)
     fabric = make_fabric(recipe.engine.precision)
     if schedule.batch_size % fabric.world_size:
         raise UserError(

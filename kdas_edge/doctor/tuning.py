@@ -5,11 +5,13 @@ Everything is read from `/sys` and `/proc`, nothing is changed.
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kdas_edge.doctor.findings import Finding
+from kdas_edge.environment import cpu_quota, home_folder
 
 _SYSTEM = Path("/sys")
 # set by a person to bind threads to cores; OpenVINO does that by itself
@@ -29,7 +31,7 @@ def tuning(described: dict[str, Any], system: Path = _SYSTEM) -> Iterator[Findin
     yield _governor(system)
     yield from _boost(system)
     yield _cores(described, system)
-    yield from _quota(described["cpus_usable"], system)
+    yield from _quota(described["cpus_logical"], system)
     yield from _kinds_of_core(system)
     yield _pinning()
     yield _threads(described["thread_environment"])
@@ -92,14 +94,16 @@ def _physical_cores(system: Path) -> int | None:
     return len(siblings) or None
 
 
-def _quota(usable: int, system: Path) -> Iterator[Finding]:
+def _quota(logical: int, system: Path) -> Iterator[Finding]:
     """A container's share of time: a thread that has used it up stands still until the next."""
-    quota, _, period = (_read(system / "fs/cgroup/cpu.max") or "max").partition(" ")
-    if quota == "max" or not quota.isdigit() or not period.isdigit() or period == "0":
+    cpus = cpu_quota(system / "fs/cgroup")
+    if cpus is None:
         return
-    cpus = int(quota) / int(period)
-    advice = "a quota stops inferences half-way: bind the container with --cpuset-cpus instead"
-    limited = cpus < usable
+    advice = (
+        "threads follow it, and it still stops inferences half-way: bind the container with "
+        "--cpuset-cpus instead"
+    )
+    limited = cpus < logical
     yield Finding(
         _AREA,
         "CPU quota",
@@ -146,15 +150,19 @@ def _load(described: dict[str, Any]) -> Iterator[Finding]:
 def cache_folder() -> Path:
     """Where a program of this user keeps what it can make again."""
     chosen = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return Path(chosen) if chosen else Path.home() / ".cache"
+    if chosen:
+        return Path(chosen)
+    home = home_folder()
+    return home / ".cache" if home is not None else Path(tempfile.gettempdir())
 
 
 def model_cache(folder: Path) -> Finding:
     """Can compiled models be kept there? A device that restarts often then loads faster."""
     what = "model cache"
     # findings are published, a user's name is not
-    home = Path.home()
-    shown = f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
+    home = home_folder()
+    inside = home is not None and folder.is_relative_to(home)
+    shown = f"~/{folder.relative_to(home)}" if home is not None and inside else str(folder)
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         advice = "set XDG_CACHE_HOME to a folder that can be written, or models compile every time"

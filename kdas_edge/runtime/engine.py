@@ -1,6 +1,5 @@
 """One loaded model with the steps around it: prepare a frame, infer, make its mask."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.bundle.reader import Bundle
+from kdas_edge.environment import usable_cpus
 from kdas_edge.errors import UserError
 from kdas_edge.runtime.backends import FORMATS, Backend, open_backend
 from kdas_edge.runtime.buffer_pool import BufferPool, Workspace
@@ -63,7 +63,7 @@ class Engine:
         self.name = f"{bundle.name} {precision} {preset} on {target}"
         self._buffers = BufferPool(bundle.manifest)
         # a target of one thread leaves the other cores to the host's own work
-        self._helper = (target.threads or os.cpu_count() or 1) > 1
+        self._helper = (target.threads or usable_cpus()) > 1
 
     @classmethod
     def open(

@@ -2,6 +2,8 @@ import json
 import platform
 import socket
 
+import pytest
+
 from kdas_edge import environment
 
 
@@ -21,3 +23,52 @@ def test_the_record_is_json_and_names_neither_host_nor_user():
     assert platform.python_version() in text
     host = socket.gethostname()
     assert len(host) < 4 or host not in text
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quota"),
+    [
+        # version 2, seen from within a container and from outside
+        ("0::/\n", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/a/b\n", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000"}, 2),
+        ("0::/../other\n", {"cpu.max": "50000 100000"}, 0.5),
+        # version 1
+        (
+            "4:cpu,cpuacct:/docker/x\n1:name=systemd:/docker/x\n",
+            {
+                "cpu,cpuacct/docker/x/cpu.cfs_quota_us": "300000",
+                "cpu,cpuacct/docker/x/cpu.cfs_period_us": "100000",
+            },
+            3,
+        ),
+        ("2:cpu:/x\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("", {}, None),
+        ("nonsense\n::\n", {"cpu.max": "damaged"}, None),
+    ],
+)
+def test_a_quota_is_read_from_both_versions_of_control_groups(tmp_path, membership, files, quota):
+    for name, text in files.items():
+        path = tmp_path / "mount" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    (tmp_path / "cgroup").write_text(membership)
+    assert environment.cpu_quota(tmp_path / "mount", tmp_path / "cgroup") == quota
+
+
+def test_threads_follow_a_quota_and_only_a_quota(monkeypatch):
+    monkeypatch.setattr(environment, "_bound_cpus", lambda: 16)
+    for quota, usable, limit in (
+        (None, 16, None), (2.5, 2, 2), (0.5, 1, 1), (16.0, 16, None), (99.0, 16, None),
+    ):  # fmt: skip
+        monkeypatch.setattr(environment, "cpu_quota", lambda quota=quota: quota)
+        assert (environment.usable_cpus(), environment.thread_limit()) == (usable, limit)
+
+
+def test_a_user_without_home_is_no_error(monkeypatch):
+    from kdas_edge.doctor.tuning import cache_folder, model_cache
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    assert environment.home_folder() is None
+    assert model_cache(cache_folder()).found

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from kdas_edge.environment import thread_limit
 from kdas_edge.errors import first_line
 from kdas_edge.runtime.failures import TargetError, inference_failed, model_closed
 from kdas_edge.runtime.targets import Target
@@ -125,7 +126,7 @@ def open_session(
     """
     provider, provider_options, _ = provider_of(target)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or target.threads or 0
+    options.intra_op_num_threads = threads or target.threads or thread_limit() or 0
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL

@@ -10,6 +10,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from kdas_edge.environment import thread_limit
 from kdas_edge.errors import last_line
 from kdas_edge.runtime.failures import TargetError, inference_failed, model_closed
 from kdas_edge.runtime.targets import Target
@@ -239,6 +240,8 @@ def properties(target: Target) -> dict[str, object]:
                 f"target {target}: option threads is for openvino:CPU; remove it",
             )
         settings["INFERENCE_NUM_THREADS"] = target.threads
+    elif target.device == "CPU" and (limit := thread_limit()) is not None:
+        settings["INFERENCE_NUM_THREADS"] = limit
     return settings
 
 

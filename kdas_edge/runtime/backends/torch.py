@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdas_edge.environment import thread_limit
 from kdas_edge.runtime.failures import TargetError, inference_failed, model_closed
 from kdas_edge.runtime.targets import Target
 
@@ -54,7 +55,7 @@ class TorchBackend:
         self._device = torch.device(target.device.replace(".", ":"))
         self._target = target
         self._lock = threading.Lock()
-        self._threads = target.threads or torch.get_num_threads()
+        self._threads = target.threads or thread_limit() or torch.get_num_threads()
         precision = target.options.get("precision", "f32")
         self._autocast = _DTYPES.get(precision)
         start = time.perf_counter()

@@ -272,3 +272,14 @@ def test_an_input_of_another_shape_is_a_failed_inference_and_the_next_one_works(
                 attempt(np.zeros((1, 3, 8, 8), np.float32))
             assert caught.value.kind == "inference failed" and "\n" not in str(caught.value)
         assert backend.infer(preprocess(FRAME, bundle.manifest)).shape == (1, 2, 64, 64)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_threads_follow_the_quota_of_a_container(bundle, monkeypatch, runtime):
+    from kdas_edge.runtime import Segmenter
+    from kdas_edge.runtime.backends import onnxruntime, openvino
+
+    for module in (onnxruntime, openvino):
+        monkeypatch.setattr(module, "thread_limit", lambda: 1)
+    with Segmenter.load(bundle.path, f"{runtime}:CPU") as segmenter:
+        assert segmenter.backend.effective["threads"] == 1
