@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hidden_modules import without
 from PIL import Image
 from tiny_bundle import make_tiny_bundle, scene
 
@@ -20,28 +21,45 @@ ABSENT = (
     "safetensors", "tensorboard", "altair", "cyclonedx", "jinja2", "py_sod_metrics", "vl_convert",
 )  # fmt: skip
 
-# Every finder answers "no such module" for the extras, exactly as if they were not installed.
-WITHOUT_EXTRAS = f"""
-import sys
-class Without:
-    def __init__(self, finder):
-        self.finder = finder
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {ABSENT!r}:
-            return None
-        return self.finder.find_spec(name, path, target)
-sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+WITHOUT_EXTRAS = without(ABSENT)
+
+# Modules and names of POSIX alone do not exist for code of ours, as on Windows; what the libraries
+# import is theirs.
+WITHOUT_POSIX = """
+import builtins, os, signal
+import asyncio, cv2, multiprocessing, onnxruntime, openvino, rich, subprocess, typer
+POSIX = {"curses", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog",
+         "termios", "tty"}
+found = builtins.__import__
+def windows_import(name, globals=None, locals=None, fromlist=(), level=0):
+    ours = str((globals or {}).get("__name__", "")).startswith("kdas_edge")
+    if ours and level == 0 and name.partition(".")[0] in POSIX:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return found(name, globals, locals, fromlist, level)
+builtins.__import__ = windows_import
+for module, names in {
+    signal: ("SIGHUP", "SIGALRM", "SIGKILL", "SIGUSR1", "SIGPIPE", "setitimer", "pthread_sigmask"),
+    os: ("fork", "getuid", "geteuid", "getloadavg", "sched_getaffinity", "mkfifo", "O_NONBLOCK",
+         "O_NOFOLLOW", "statvfs", "killpg", "setsid"),
+}.items():
+    for name in names:
+        if hasattr(module, name):
+            delattr(module, name)
 """
 
 IMPORT_ALL = """
 import importlib, pkgutil
-for wing in ("runtime", "bundle", "metrics", "bench", "evidence", "cli"):
+import kdas_edge
+workstation = ("models", "distill", "quantize", "export", "data", "run", "demo")
+for module in pkgutil.iter_modules(kdas_edge.__path__):
+    if not module.ispkg and module.name not in ("__main__", *workstation):
+        importlib.import_module(f"kdas_edge.{module.name}")
+rooms = [m.name for m in pkgutil.iter_modules(kdas_edge.__path__) if m.ispkg]
+for wing in sorted(set(rooms) - {*workstation, "shipped"}):
     package = importlib.import_module(f"kdas_edge.{wing}")
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        # the one file of the wing that is torch's own
-        if module.name != "kdas_edge.runtime.backends.torch":
+        # the one file of the wing that is torch's own, and the one that reads ONNX for the export
+        if module.name not in ("kdas_edge.runtime.backends.torch", "kdas_edge.inspect.kernels"):
             importlib.import_module(module.name)
 """
 
@@ -111,6 +129,14 @@ def python(script: str, *arguments: object) -> subprocess.CompletedProcess:
 def test_the_device_wing_imports_without_the_extras():
     done = python(WITHOUT_EXTRAS + IMPORT_ALL)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_device_wing_and_the_command_line_import_without_posix_modules():
+    done = python(WITHOUT_POSIX + IMPORT_ALL)
+    assert done.returncode == 0, done.stderr
+    # the test hides them indeed
+    done = python(WITHOUT_POSIX + "exec('import fcntl', {'__name__': 'kdas_edge.some'})")
+    assert "No module named 'fcntl'" in done.stderr
 
 
 def test_a_frame_is_segmented_without_the_extras(bundle, frame):
