@@ -141,7 +141,7 @@ def check_regular(path: Path) -> None:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read ({reason}); check the path") from None
     if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{path} is not a regular file; name an image file")
+        raise UserError(f"{path} is not a regular file; name one")
     if found.st_size == 0:
         raise UserError(f"{path} is empty (0 bytes); copy the file again")
 

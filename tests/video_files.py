@@ -1,16 +1,17 @@
 """Video files and streams that tests make: tiny scenes, real containers, real servers."""
 
 import http.server
+import os
 import threading
 import time
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 from tiny_bundle import scene
-
-from kdas_edge.video.readers import quiet_opencv
 
 
 def clip(count: int, height: int = 48, width: int = 64, polyp: bool = True) -> list[np.ndarray]:
@@ -27,7 +28,7 @@ def write_video(
     path: Path, frames: Sequence[np.ndarray], fps: float = 25.0, codec: str | None = None
 ) -> Path:
     """Write frames as a video; the suffix says the container, .avi is motion JPEG."""
-    quiet_opencv()
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     codec = codec or {".avi": "MJPG", ".ts": "MPG2"}.get(path.suffix, "mp4v")
     height, width = frames[0].shape[:2]
     writer = cv2.VideoWriter(
@@ -38,6 +39,49 @@ def write_video(
         writer.write(frame)
     writer.release()
     return path
+
+
+def write_coded(
+    path: Path,
+    frames: Sequence[np.ndarray],
+    codec: str,
+    interlaced: bool = False,
+    fps: float = 25.0,
+    **options: str,
+) -> Path:
+    """Write frames with an encoder of FFmpeg; interlaced: both fields of a frame as they are.
+
+    The suffix says the container; `.m2v`, `.mjpeg`, `.h264` and `.dv` are streams without one.
+    """
+    form = {".m2v": "mpeg2video", ".mjpeg": "mjpeg", ".h264": "h264", ".dv": "dv"}.get(path.suffix)
+    av.logging.set_level(None)
+    with av.open(str(path), "w", format=form) as container:
+        if interlaced and codec == "libx264":
+            options["x264-params"] = "tff=1"
+        stream = container.add_stream(codec, rate=Fraction(fps), options=options)
+        stream.height, stream.width = frames[0].shape[:2]
+        formats = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le"}
+        stream.pix_fmt = formats.get(codec, "yuv420p")
+        stream.bit_rate = 8_000_000
+        if interlaced:
+            flags = av.codec.context.Flags
+            stream.codec_context.flags |= flags.interlaced_dct | flags.interlaced_me
+        for image in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "bgr24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def moving_bars(count: int, height: int = 96, width: int = 128, fields: bool = False) -> list:
+    """`count` frames (H, W, 3) uint8 of wide grey bars that move 4 pixels a frame to the right.
+
+    With `fields` the odd lines are from half a frame later, as an interlaced camera gives them.
+    """
+    y, x = np.mgrid[:height, :width]
+    late = y % 2 / 2 if fields else 0 * y
+    pictures = [128 + 80 * np.sin((x - 4 * (index + late)) / 6) for index in range(count)]
+    return [np.repeat(one[..., None], 3, axis=2).round().astype(np.uint8) for one in pictures]
 
 
 class JpegServer:

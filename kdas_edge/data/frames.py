@@ -5,13 +5,11 @@ on where frame 1234 lies, counting does not.
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,20 +18,10 @@ from kdas_edge.data.heldout import TEST_FOLDER, inside_tests
 from kdas_edge.data.layout import Pair, find_pairs
 from kdas_edge.errors import UserError
 from kdas_edge.image_files import SUFFIXES
+from kdas_edge.video_files import SUFFIXES as VIDEO_SUFFIXES
+from kdas_edge.video_files import Picture, VideoDecoder
 
 Kind = Literal["training", "folder", "video"]
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".avi",
-    ".mkv",
-    ".mov",
-    ".m4v",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".webm",
-    ".ts",
-)
 TRAIN_FOLDER = "TrainDataset"
 # about one frame a second
 STRIDE = 25
@@ -132,16 +120,17 @@ def sample_video(
         UserError: the video cannot be decoded.
     """
     seen: list[tuple[int, _Result]] = []
-    last = -1
-    with _open(path) as video:
-        expected = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+    last, bad = -1, 0
+    with contextlib.closing(VideoDecoder(path)) as video:
+        expected = video.expected or 0
         with progress(expected, f"decoding {path.name}") as advance:
-            while video.grab():
+            for picture in video.pictures():
                 last += 1
                 advance()
-                if last % stride:
+                bad += not picture.good
+                if last % stride or not picture.good:
                     continue
-                seen.append((last, look(_frame(video, path, last))))
+                seen.append((last, look(_rgb(picture))))
                 if len(seen) > most:
                     stride *= 2
                     seen = [(number, one) for number, one in seen if number % stride == 0]
@@ -152,6 +141,8 @@ def sample_video(
     # headers are off by a few frames; a truncated file lacks more
     if last + 1 < 0.9 * expected:
         info(f"{path.name}: only {last + 1} of {expected} frames can be decoded; those are used")
+    if bad:
+        info(f"{path.name}: {bad} of {last + 1} frames cannot be decoded; they are not used")
     return seen, stride
 
 
@@ -171,37 +162,17 @@ def read_video_frames(
         UserError: the video cannot be decoded, or ends before the last of them.
     """
     wanted = set(numbers)
-    with _open(path) as video:
-        number = 0
-        while wanted:
-            if not video.grab():
-                raise UserError(
-                    f"{path} ends before frame {min(wanted)}; it has changed since it was sampled"
-                )
+    with contextlib.closing(VideoDecoder(path)) as video:
+        for number, picture in enumerate(video.pictures()):
             if number in wanted:
+                if not picture.good:
+                    raise UserError(f"{path}: frame {number} cannot be decoded; convert the video")
                 wanted.remove(number)
-                yield number, _frame(video, path, number)
-            number += 1
+                yield number, _rgb(picture)
+            if not wanted:
+                return
+    raise UserError(f"{path} ends before frame {min(wanted)}; it has changed since it was sampled")
 
 
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[cv2.VideoCapture]:
-    # FFmpeg would print its own opinion of a broken file above our line
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        video = cv2.VideoCapture(str(path))
-        try:
-            yield video
-        finally:
-            video.release()
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-
-
-def _frame(video: cv2.VideoCapture, path: Path, number: int) -> NDArray[np.uint8]:
-    good, bgr = video.retrieve()
-    if not good or bgr is None:
-        raise UserError(f"{path}: frame {number} cannot be decoded; convert the video")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+def _rgb(picture: Picture) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(picture.bgr()[..., ::-1])

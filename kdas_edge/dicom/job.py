@@ -127,8 +127,11 @@ class StoredFrames:
                     raise PictureError(error)
                 row.status, row.error = "incomplete", error
                 break
+            if frame is None:
+                row.undecodable += 1
+                continue
             result = self.segmenter.segment(frame)
-            row.frames = number
+            row.frames += 1
             _note_result(row, number, result)
             if not result.mask.any() and source.frames > 1:
                 continue
@@ -140,6 +143,8 @@ class StoredFrames:
                 if stack.size >= self.part_bytes:
                     self._write(source, row, stack)
                     stacks[kind] = Stack(kind)
+        if row.undecodable:
+            _note_undecodable(source, row)
         row.finding = bool(row.marked)
         for stack in stacks.values():
             if stack.numbers:
@@ -212,23 +217,32 @@ class StoredFrames:
                     path.unlink(missing_ok=True)
 
 
-def _numbered(source: Source) -> Iterator[tuple[int, NDArray[np.uint8], str | None]]:
-    """The declared frames with their numbers; then, if there is one, the error that ended them."""
-    nothing = np.empty((0, 0, 3), dtype=np.uint8)
+def _note_undecodable(source: Source, row: Row) -> None:
+    lost = f"{row.undecodable} of {source.frames} frames cannot be decoded; export it again"
+    if not row.frames:
+        raise PictureError(lost)
+    row.status, row.error = "incomplete", "; ".join(filter(None, (row.error, lost)))
+
+
+def _numbered(source: Source) -> Iterator[tuple[int, NDArray[np.uint8] | None, str | None]]:
+    """The declared frames with their numbers; then, if there is one, the error that ended them.
+
+    A frame is None where it cannot be decoded, and where there is an error.
+    """
     number = 0
     declared = f"declares {source.frames} frames"
     try:
         for number, frame in enumerate(frames(source), start=1):
             if number > source.frames:
-                yield number, nothing, f"{declared} but holds more; the rest is not segmented"
+                yield number, None, f"{declared} but holds more; the rest is not segmented"
                 return
             yield number, frame, None
     except PictureError as error:
         where = f"{declared}; number {number + 1} " if source.frames > 1 else ""
-        yield number + 1, nothing, f"{where}{error}"
+        yield number + 1, None, f"{where}{error}"
         return
     if number < source.frames:
-        yield number + 1, nothing, f"{declared} but holds {number}; export it again"
+        yield number + 1, None, f"{declared} but holds {number}; export it again"
 
 
 def _note_result(row: Row, number: int, result: Result) -> None:

@@ -57,7 +57,7 @@ def check_pixels(source: Source) -> None:
             f"{short(UID(syntax).name)}, which is not read; convert it to RGB"
         )
     if syntax in VIDEO:
-        # OpenCV gives 8-bit colour; the stream's own header rules
+        # the decoder gives 8-bit colour; the stream's own header rules
         return
     if integer(header, "SamplesPerPixel") != samples:
         raise PictureError(
@@ -79,12 +79,12 @@ def check_pixels(source: Source) -> None:
         raise PictureError("has signed samples, which no camera gives; export it again")
 
 
-def frames(source: Source) -> Iterator[NDArray[np.uint8]]:
+def frames(source: Source) -> Iterator[NDArray[np.uint8] | None]:
     """Decode the frames in order, one at a time.
 
     Yields:
-        (H, W, 3) uint8 BGR, as `Segmenter.segment` takes them. There may be fewer or more than
-        the header declares.
+        (H, W, 3) uint8 BGR, as `Segmenter.segment` takes them; None for a frame of a video that
+        cannot be decoded. There may be fewer or more than the header declares.
 
     Raises:
         PictureError: see `check_pixels`; or the pixel data are absent, truncated or damaged.

@@ -18,6 +18,7 @@ class Row:
             `FAILED`; `skipped`: a DICOM object of another kind, found in a folder.
         source: UIDs of the picture.
         frames: frames that were segmented.
+        undecodable: frames that could not be decoded, so that nothing is known of them.
         finding: whether any pixel was marked; None where nothing was segmented.
         marked: per frame with a finding its number (from 1), share of polyp pixels (0–1) and number
             of separate regions.
@@ -32,6 +33,7 @@ class Row:
     status: Status = "done"
     source: dict[str, str | None] = field(default_factory=dict)
     frames: int = 0
+    undecodable: int = 0
     finding: bool | None = None
     marked: list[dict[str, float]] = field(default_factory=list)
     segmentations: list[dict[str, Any]] = field(default_factory=list)

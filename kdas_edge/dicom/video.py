@@ -1,6 +1,6 @@
-"""Encapsulated video (MPEG-2, H.264, HEVC): unpacked to a temporary file and read by OpenCV."""
+"""Encapsulated video (MPEG-2, H.264, HEVC): unpacked to a temporary file, decoded as any video."""
 
-import os
+import contextlib
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.dicom.source import PictureError, Source, short
-from kdas_edge.errors import first_line
+from kdas_edge.errors import UserError, first_line
+from kdas_edge.video_files import VideoDecoder
 
 # the transfer syntaxes of PS3.5 that hold one video stream; `.1` are their fragmentable forms
 SYNTAXES = tuple(
@@ -19,44 +20,38 @@ SYNTAXES = tuple(
 _UNDEFINED = 0xFFFFFFFF
 
 
-def video_frames(source: Source) -> Iterator[NDArray[np.uint8]]:
+def video_frames(source: Source) -> Iterator[NDArray[np.uint8] | None]:
     """Decode the frames of a video in order.
 
     Yields:
-        (H, W, 3) uint8 BGR.
+        (H, W, 3) uint8 BGR, or None for a frame that cannot be decoded.
 
     Raises:
-        PictureError: OpenCV cannot read the stream, or it has another size than the header says.
+        PictureError: the stream cannot be opened, or has another size than the header says.
     """
-    # FFmpeg complains about every damaged packet; the row says it once
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    import cv2
-
-    spoken = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     # the stream holds pictures of a patient: the file is private and removed when this ends
     with tempfile.TemporaryDirectory(prefix="kdas-edge-") as folder:
         stream = Path(folder) / "stream"
         _unpack(source.path, stream)
-        capture = cv2.VideoCapture(str(stream), cv2.CAP_FFMPEG)
         try:
-            if not capture.isOpened():
-                raise PictureError(
-                    "holds a video stream that OpenCV cannot open; convert it to JPEG frames"
-                )
-            while True:
-                good, frame = capture.read()
-                if not good:
-                    return
+            video = VideoDecoder(stream)
+        except UserError:
+            raise PictureError(
+                "holds a video stream that cannot be opened; convert it to JPEG frames"
+            ) from None
+        with contextlib.closing(video):
+            for picture in video.pictures():
+                if not picture.good:
+                    yield None
+                    continue
+                frame = picture.bgr()
                 if frame.shape != (source.rows, source.columns, 3):
                     height, width = frame.shape[:2]
                     raise PictureError(
                         f"declares {source.columns}×{source.rows} pixels but its video is of "
                         f"{width}×{height}; export it again"
                     )
-                yield np.asarray(frame, dtype=np.uint8)
-        finally:
-            capture.release()
-            cv2.utils.logging.setLogLevel(spoken)
+                yield frame
 
 
 def _unpack(path: Path, stream: Path) -> None:

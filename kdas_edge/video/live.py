@@ -1,31 +1,21 @@
 """Cameras and network streams: they come late, break off, and come back."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
 
-import cv2
-
 from kdas_edge.console import info
 from kdas_edge.errors import UserError
-from kdas_edge.video.readers import (
-    DEFAULT_FPS,
-    MISSING_FRAMES,
-    Frame,
-    as_bgr,
-    count_of,
-    plausible_fps,
-    size_of,
-    video_backend,
-)
+from kdas_edge.video.camera import Camera
+from kdas_edge.video.readers import DEFAULT_FPS, MISSING_FRAMES, Frame
 from kdas_edge.video.sources import Source
+from kdas_edge.video_files import VideoDecoder
 
 # Seconds between attempts: doubled each time, up to a limit.
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 8.0
 ATTEMPTS = 8
-# a network source that is silent for so long is taken for lost
-TIMEOUT_MS = 5000
 
 
 class LiveReader:
@@ -58,20 +48,19 @@ class LiveReader:
         self._source = source
         self._attempts = attempts
         self._first_pause = first_pause
-        capture = self._open()
-        if capture is None:
+        self._decoder = self._open()
+        if self._decoder is None:
             raise UserError(_absent(source))
-        self._capture: cv2.VideoCapture | None = capture
-        # a frame that was fetched to see whether the source is back waits to be decoded
-        self._grabbed = False
+        self._pictures = self._decoder.pictures()
         self.name = source.name
         self.live = True
-        self.fps = fps or plausible_fps(capture) or DEFAULT_FPS
-        self.size = size_of(capture)
-        self.expected: int | None = count_of(capture) if source.kind == "stream" else None
+        self.fps = fps or self._decoder.fps or DEFAULT_FPS
+        self.size = self._decoder.size
+        self.expected = self._decoder.expected if source.kind == "stream" else None
         self.skipped = 0
-        self.reconnected = 0
+        self.undecodable = 0
         self.problem: str | None = None
+        self.reconnected = 0
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """See `readers.Reader`.
@@ -82,22 +71,28 @@ class LiveReader:
         index = 0
         start: float | None = None
         while not stop.is_set():
-            if self._capture is None:
+            if self._decoder is None:
                 self._reconnect(index, stop)
                 continue
-            # `grab` waits for the next frame, which is no work; decoding is in `retrieve`
-            good = self._grabbed or self._capture.grab()
-            self._grabbed = False
-            begun = time.perf_counter()
-            good, image = self._capture.retrieve() if good else (False, None)
-            if not good or image is None:
+            picture = next(self._pictures, None)
+            if picture is None:
                 self.close()
                 if self.expected is not None and index >= self.expected - MISSING_FRAMES:
                     return
                 continue
-            now = time.perf_counter()
-            start = now if start is None else start
-            yield Frame(index, now - start, as_bgr(image), now, 1e3 * (now - begun))
+            begun = time.perf_counter()
+            start = begun if start is None else start
+            if picture.good:
+                image = picture.bgr()
+                now = time.perf_counter()
+                decode_ms = picture.decode_ms + 1e3 * (now - begun)
+                yield Frame(index, begun - start, image, now, decode_ms)
+            else:
+                self.undecodable += 1
+                self.problem = (
+                    f"{self.name}: {self.undecodable} frames could not be decoded; they were not "
+                    "segmented"
+                )
             index += 1
 
     def _reconnect(self, frames: int, stop: threading.Event) -> None:
@@ -111,15 +106,18 @@ class LiveReader:
             if stop.wait(pause):
                 return
             pause = min(2 * pause, LONGEST_PAUSE)
-            capture = self._open()
+            decoder = self._open()
+            if decoder is None:
+                continue
+            pictures = decoder.pictures()
             # some servers accept a connection long before they have a picture
-            if capture is not None and capture.grab():
+            first = next(pictures, None)
+            if first is not None:
                 info(f"{self.name}: is back")
                 self.reconnected += 1
-                self._capture, self._grabbed = capture, True
+                self._decoder, self._pictures = decoder, itertools.chain([first], pictures)
                 return
-            if capture is not None:
-                capture.release()
+            decoder.close()
         tried = {0: "not tried (--reconnect 0)", 1: "tried once"}
         raise UserError(
             f"{self.name} broke off after {frames} frames and did not come back, "
@@ -127,27 +125,19 @@ class LiveReader:
             "check cable, power and address"
         )
 
-    def _open(self) -> cv2.VideoCapture | None:
-        if self._source.kind == "camera":
-            capture = cv2.VideoCapture(int(self._source.address))
-            # one frame in the driver's queue, where it can be chosen: more is only delay
-            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        else:
-            limits = [
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS,
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS,
-            ]  # fmt: skip
-            capture = cv2.VideoCapture(self._source.address, video_backend(), limits)
-        if not capture.isOpened():
-            capture.release()
+    def _open(self) -> "VideoDecoder | Camera | None":
+        address = self._source.address
+        try:
+            camera = self._source.kind == "camera"
+            return Camera(int(address)) if camera else VideoDecoder(address)
+        except UserError:
             return None
-        return capture
 
     def close(self) -> None:
         """Let go of the source."""
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
 
 
 def _absent(source: Source) -> str:

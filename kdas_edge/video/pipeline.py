@@ -39,7 +39,8 @@ class Outcome:
 
     Attributes:
         statistics: durations.
-        dropped: frames of the source that were not segmented.
+        dropped: frames of the source that were not segmented because they were late.
+        undecodable: frames that could not be decoded, so that nothing is known of them.
         seconds: from the first frame to the end, on the wall.
         resets: how often the stabiliser dropped its past.
         ended: `end`, `limit`, `window closed`, `interrupted`, or `failed`.
@@ -49,6 +50,7 @@ class Outcome:
 
     statistics: Statistics
     dropped: int = 0
+    undecodable: int = 0
     seconds: float = 0.0
     resets: int = 0
     ended: str = "end"
@@ -61,6 +63,7 @@ class Outcome:
         return {
             "frames": frames,
             "dropped": self.dropped,
+            "undecodable": self.undecodable,
             "frames_per_second": round(frames / self.seconds, 2) if self.seconds else None,
             "milliseconds": self.statistics.stages(),
             "frame_ms": self.statistics.frame(),
@@ -145,6 +148,7 @@ def run_video(reader: Reader, job: Job, outputs: Outputs) -> Outcome:
         raise
     outcome.seconds = time.perf_counter() - begun
     outcome.dropped = reader.skipped + frames.dropped
+    outcome.undecodable = reader.undecodable
     try:
         outputs.finish()
     except UserError as error:

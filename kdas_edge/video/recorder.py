@@ -3,18 +3,26 @@
 import contextlib
 import secrets
 import shutil
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
+import av.error
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file
-from kdas_edge.video.readers import video_backend
+from kdas_edge.video_files import VideoDecoder, reason_of
 
-# MPEG-4 part 2: the one codec for mp4 that every OpenCV from the package index can write
-CODEC = "mp4v"
+# MPEG-4 part 2: the one codec for mp4 that every build of FFmpeg can write
+CODEC = "mpeg4"
+# the largest numerator of a frame rate that it can state
+LARGEST_RATE = 65535
+# so many bits a pixel keep contours sharp
+BITS_PER_PIXEL = 4
 # Recording stops while there is room to finish the file and for the rest of the machine.
 RESERVE_BYTES = 64 * 2**20
 CHECK_EVERY = 25
@@ -48,8 +56,10 @@ class Recorder:
         self.path = path
         self.frames = 0
         self.full: str | None = None
-        self._fps = fps
-        self._writer: cv2.VideoWriter | None = None
+        self._rate = _stated_rate(fps)
+        self._fps = float(self._rate)
+        self._container: Any = None
+        self._stream: Any = None
         self._temporary: Path | None = None
         self._size = (0, 0)
         self._next = 0.0
@@ -59,11 +69,11 @@ class Recorder:
         """Add a frame (H, W, 3) uint8 BGR that belongs to a time of the source.
 
         Raises:
-            UserError: the file cannot be begun.
+            UserError: the file cannot be begun, or the disk is full: then there is no file.
         """
         if self.full is not None:
             return
-        if self._writer is None:
+        if self._container is None:
             self._begin(image)
             self._next = seconds
             self._before = image
@@ -86,8 +96,14 @@ class Recorder:
         self._before = image
 
     def _write(self, image: NDArray[np.uint8]) -> None:
-        assert self._writer is not None
-        self._writer.write(image)
+        width, height = self._stream.width, self._stream.height
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), "bgr24")
+        frame.pts, frame.time_base = self.frames, 1 / self._rate
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except (av.error.FFmpegError, OSError) as error:
+            self.discard()
+            raise self._cannot_write(error) from error
         self.frames += 1
         self._next += 1 / self._fps
         if self.frames % CHECK_EVERY == 0:
@@ -110,14 +126,21 @@ class Recorder:
             ) from error
         self._temporary = temporary
         self._size = (image.shape[1], image.shape[0])
-        self._writer = cv2.VideoWriter(
-            str(temporary), video_backend(), cv2.VideoWriter.fourcc(*CODEC), self._fps, self._size
-        )
-        if not self._writer.isOpened():
+        # the codec halves the colours: an odd last row or column is left out
+        width, height = (max(2, side & ~1) for side in self._size)
+        try:
+            self._container = av.open(f"file:{temporary}", "w", format="mp4")
+            self._stream = self._container.add_stream(CODEC, rate=self._rate)
+            self._stream.width, self._stream.height = width, height
+            self._stream.pix_fmt = "yuv420p"
+            bits = BITS_PER_PIXEL * self._fps * width * height
+            self._stream.bit_rate = int(min(bits, 2**30))
+            self._stream.gop_size = 12
+        except (av.error.FFmpegError, OSError, ValueError) as error:
             self.discard()
             raise UserError(
-                f"cannot record {self.path}: this OpenCV writes no MP4 ({CODEC}); use --frames"
-            )
+                f"cannot record {self.path} ({reason_of(error)}); use --frames"
+            ) from error
 
     def finish(self) -> bool:
         """End the file, read it back, and give it its name.
@@ -128,14 +151,19 @@ class Recorder:
         Raises:
             UserError: the disk is full, or took less than was written: then there is no file.
         """
-        if self._writer is None or self._temporary is None:
+        if self._container is None or self._temporary is None:
             return False
-        self._writer.release()
-        self._writer = None
-        # OpenCV's writer reports no error: what the file says of itself is the only evidence
-        capture = cv2.VideoCapture(str(self._temporary), video_backend())
-        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-        capture.release()
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._container = None
+            # what the file says of itself is the best evidence that all of it is on the disk
+            found = VideoDecoder(self._temporary).expected or 0
+        except (av.error.FFmpegError, OSError) as error:
+            self.discard()
+            raise self._cannot_write(error) from error
+        except UserError:
+            found = 0
         if found < self.frames:
             self.discard()
             raise UserError(
@@ -146,15 +174,16 @@ class Recorder:
             self._temporary.replace(self.path)
         except OSError as error:
             self.discard()
-            raise UserError(f"cannot write {self.path}: {error.strerror}; nothing kept") from error
+            raise self._cannot_write(error) from error
         self._temporary = None
         return True
 
     def discard(self) -> None:
         """End without a file."""
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
+        if self._container is not None:
+            with contextlib.suppress(av.error.FFmpegError, OSError):
+                self._container.close()
+            self._container = None
         self.unlink()
 
     def unlink(self) -> None:
@@ -163,3 +192,11 @@ class Recorder:
             with contextlib.suppress(OSError):
                 self._temporary.unlink()
             self._temporary = None
+
+    def _cannot_write(self, error: Exception) -> UserError:
+        return UserError(f"cannot write {self.path}: {reason_of(error)}; nothing kept")
+
+
+def _stated_rate(fps: float) -> Fraction:
+    """The nearest frame rate that MPEG-4 can state: its numerator has 16 bits."""
+    return Fraction(fps).limit_denominator(max(1, min(1001, int(LARGEST_RATE / fps))))

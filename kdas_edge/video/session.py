@@ -16,7 +16,7 @@ from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.video.live import ATTEMPTS, LiveReader
 from kdas_edge.video.outputs import OutputOptions, Outputs
 from kdas_edge.video.pipeline import Job, Outcome, run_video
-from kdas_edge.video.readers import FileReader, FolderReader, Reader, quiet_opencv
+from kdas_edge.video.readers import FileReader, FolderReader, Reader
 from kdas_edge.video.sources import Source
 from kdas_edge.video.stabiliser import StabilityOptions
 from kdas_edge.video.window import Window
@@ -108,7 +108,6 @@ def predict_video(
     Raises:
         UserError: before anything is read: the source, an option or an output is wrong.
     """
-    quiet_opencv()
     options.stability.check(segmenter.bundle.manifest.threshold)
     options = _with_default_outputs(source, options)
     _check_apart(source, options)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kdas_edge.data.frames import VIDEO_SUFFIXES
 from kdas_edge.errors import UserError
 from kdas_edge.image_files import SUFFIXES, is_image
+from kdas_edge.video_files import SUFFIXES as VIDEO_SUFFIXES
 
 Kind = Literal["images", "video", "camera", "stream"]
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")

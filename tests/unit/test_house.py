@@ -20,6 +20,7 @@ GROUND = (
     "recipe",
     "files",
     "image_files",
+    "video_files",
     "errors",
     "console",
     "table",

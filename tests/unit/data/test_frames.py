@@ -73,7 +73,7 @@ def test_a_frame_beyond_the_end_is_an_error(video: Path) -> None:
 def test_a_file_that_is_no_video_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.mp4"
     path.write_bytes(b"not a video" * 100)
-    with pytest.raises(UserError, match=r"broken\.mp4 cannot be decoded"):
+    with pytest.raises(UserError, match=r"broken\.mp4 cannot be opened as a video"):
         sample_video(path, _number)
 
 

@@ -7,13 +7,7 @@ from video_files import JpegServer, clip, write_video
 
 from kdas_edge.errors import UserError
 from kdas_edge.video.live import LiveReader
-from kdas_edge.video.readers import quiet_opencv
 from kdas_edge.video.sources import parse_source
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    quiet_opencv()
 
 
 def drain(reader) -> tuple[list, str]:

@@ -36,6 +36,7 @@ class Memory:
         self.images, self.pause, self.error = images, pause, error
         self.name, self.live, self.fps, self.size = "memory", live, 25.0, None
         self.expected, self.skipped, self.problem, self.closed = len(images), 0, None, False
+        self.undecodable = 0
 
     def frames(self, stop):
         for index, image in enumerate(self.images):

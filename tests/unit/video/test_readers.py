@@ -8,7 +8,8 @@ from tiny_bundle import scene
 from video_files import clip, write_video
 
 from kdas_edge.errors import UserError
-from kdas_edge.video.readers import FileReader, FolderReader, as_bgr
+from kdas_edge.video.camera import as_bgr
+from kdas_edge.video.readers import FileReader, FolderReader
 
 
 def read(reader, stop=None):

@@ -127,3 +127,14 @@ def test_names_that_cannot_be_are_refused(tmp_path, name):
     (tmp_path / "a.mp4").write_text("a file")
     with pytest.raises(UserError, match=r"let the name end in \.mp4|cannot write"):
         Recorder(tmp_path / name, 25)
+
+
+@pytest.mark.parametrize("fps", [0.1, 7.3, 23.976, 29.97002997, 59.94006, 119.88011988, 1000.0])
+def test_frame_rates_that_mpeg_4_cannot_say_are_recorded_at_the_nearest(tmp_path, fps):
+    recorder = Recorder(tmp_path / "a.mp4", fps)
+    for index in range(6):
+        recorder.add(grey(30 * index), index / fps)
+    assert recorder.finish() and recorder.frames == 6
+    capture = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(fps, rel=1e-4)
+    np.testing.assert_allclose(levels(tmp_path / "a.mp4"), 30 * np.arange(6), atol=6)
