@@ -4,7 +4,7 @@
 waits for a file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdas_edge.console import progress
+from kdas_edge.console import info, progress
+from kdas_edge.data.duplicates import NEAR_DUPLICATE, pixel_digest, similarity
+from kdas_edge.data.heldout import has_tests, read_test_images
 from kdas_edge.data.layout import (
     ImageSet,
     Pair,
@@ -23,7 +25,9 @@ from kdas_edge.data.layout import (
     resize_mask,
     training_set,
 )
-from kdas_edge.data.splits import Split, validation_split
+from kdas_edge.data.lineage import Lineage, extend
+from kdas_edge.data.parallel import parallel_map
+from kdas_edge.data.splits import Split, check_split, read_split, validation_split
 from kdas_edge.environment import usable_cpus
 from kdas_edge.errors import UserError
 from kdas_edge.image_files import read_image
@@ -85,30 +89,51 @@ class TrainingData:
     source: ImageSet
 
 
-def load_training_data(recipe: DataRecipe, size: int | None = None) -> TrainingData:
+def load_training_data(
+    recipe: DataRecipe,
+    size: int | None = None,
+    before: Lineage = Lineage(),
+    only_unseen: bool = False,
+    resumed: Path | None = None,
+) -> TrainingData:
     """Find, split, decode and resize the training set of a recipe.
 
     Args:
         recipe: the `data` section; its `root` is resolved against the working directory.
         size: side of the resident images in pixels; the recipe's own by default. Larger when the
             teacher looks at larger images than the student.
+        before: of the networks that the new one comes from; their images keep their side.
+        only_unseen: see `validation_split`.
+        resumed: `split.json` of a run that goes on; where it exists, its sides are taken.
 
     Raises:
-        UserError: anything wrong with the folder or a file, named.
+        UserError: anything wrong with the folder or a file, named; with `resumed`, also an image
+            that has changed since.
     """
     source = training_set(Path(recipe.root), recipe.mask_values)
     if recipe.limit is not None:
         # spread over the set: the first files of a sorted folder are often one video
         step = max(1, len(source.pairs) // recipe.limit)
         source = replace(source, pairs=source.pairs[::step][: recipe.limit])
-    split = validation_split(source, recipe.validation, recipe.split_seed)
+    frames = [] if recipe.unlabelled is None else list_images(Path(recipe.unlabelled))
+    if resumed is not None and resumed.is_file():
+        split = read_split(resumed)
+        check_split(split, source)
+    else:
+        split = validation_split(
+            source,
+            recipe.validation,
+            recipe.split_seed,
+            group_by=recipe.group_by,
+            before=before,
+            only_unseen=only_unseen,
+        )
+        split = replace(split, lineage=_with_near_duplicates(split, recipe))
     by_name = {pair.name: pair for pair in source.pairs}
     size = size or recipe.size
     pairs = [by_name[name] for name in (*split.train, *split.validation)]
-    if recipe.unlabelled is not None:
-        frames = list_images(Path(recipe.unlabelled))
-        extra = [Pair(f"unlabelled/{path.stem}", path, None) for path in frames]
-        pairs = [*pairs[: len(split.train)], *extra, *pairs[len(split.train) :]]
+    extra = [Pair(_frame_name(path), path, None) for path in frames]
+    pairs = [*pairs[: len(split.train)], *extra, *pairs[len(split.train) :]]
     resident = load_pairs(pairs, size)
     cut = len(pairs) - len(split.validation)
     if cut == 0:
@@ -123,6 +148,43 @@ def load_training_data(recipe: DataRecipe, size: int | None = None) -> TrainingD
         split=split,
         source=source,
     )
+
+
+def with_frames(data: TrainingData, recipe: DataRecipe, used: Collection[str]) -> TrainingData:
+    """Record frames without masks among the images that were trained on.
+
+    Args:
+        data: of `load_training_data`.
+        recipe: names their folder.
+        used: their names, `unlabelled/<stem>`.
+    """
+    frames = [
+        path for path in list_images(Path(str(recipe.unlabelled))) if _frame_name(path) in used
+    ]
+    digests = parallel_map(
+        lambda path: pixel_digest(read_image(path)), frames, "hashing frames without masks"
+    )
+    lineage = extend(data.split.lineage, dict.fromkeys(digests, "train"))
+    return replace(data, split=replace(data.split, lineage=lineage))
+
+
+def _frame_name(path: Path) -> str:
+    return f"unlabelled/{path.stem}"
+
+
+def _with_near_duplicates(split: Split, recipe: DataRecipe) -> Lineage:
+    """Add the test images that look like a training image."""
+    lineage = split.lineage
+    if not has_tests(Path(recipe.root)) or not split.prints:
+        return lineage
+    try:
+        tests = read_test_images(Path(recipe.root))
+    except UserError as error:  # a training does not need them
+        info(f"test images are not compared with training images: {error}")
+        return lineage
+    alike = (similarity(tests.prints, split.prints) > NEAR_DUPLICATE).any(axis=1)
+    near = [digest for digest, found in zip(tests.digests, alike, strict=True) if found]
+    return extend(lineage, {}, near)
 
 
 def _refuse_without_polyp(train: ResidentSet, validation: ResidentSet, recipe: DataRecipe) -> None:

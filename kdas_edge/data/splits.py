@@ -194,6 +194,21 @@ def _draw(members: list[list[str]], target: int, seed: int, all_of_them: bool = 
     return chosen or set(smallest)
 
 
+def remarks(split: Split) -> list[str]:
+    """What a person should know of a split, one line each."""
+    lines = []
+    if split.inherited:
+        lines.append(
+            f"split: {split.inherited} images keep the side that an earlier network gave them"
+        )
+    if split.seen:
+        lines.append(
+            f"warning: an earlier network was trained on {split.seen} of the "
+            f"{len(split.validation)} validation images; Dice on them is too good"
+        )
+    return lines
+
+
 def write_split(path: Path, split: Split, image_set: ImageSet) -> None:
     """Record a split as JSON: sides, hashes, and where the images came from.
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from kdas_edge.data.dataset import load_training_data
-from kdas_edge.data.splits import write_split
+from kdas_edge.data.dataset import load_training_data, with_frames
+from kdas_edge.data.lineage import SPLIT_FILE, read_lineages
+from kdas_edge.data.splits import remarks, write_split
 from kdas_edge.distill import pseudo_labels
 from kdas_edge.distill.engine import fit
 from kdas_edge.distill.features import check_comparable
@@ -60,7 +61,14 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
     if recipe.teacher is not None:
         teacher, teacher_architecture = load_network(Path(recipe.teacher))
     check_comparable(recipe.loss.variant, architecture, teacher_architecture)
-    data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
+    before = read_lineages([recipe.model.init_from, recipe.model.init_decoder_from, recipe.teacher])
+    record = out / recipe.name / SPLIT_FILE
+    data = load_training_data(
+        recipe.data,
+        max(recipe.data.size, recipe.teacher_size or 0),
+        before,
+        resumed=record if resume else None,
+    )
     if teacher is None:  # nobody speaks where there is no mask
         data = replace(data, train=data.train.where(data.train.labelled))
     verdicts: list[pseudo_labels.FrameVerdict] = []
@@ -72,6 +80,7 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
             data, recipe, teacher, teacher_architecture, known if resume else None
         )
         data = pseudo_labels.keep_consistent(data, verdicts)
+        data = with_frames(data, recipe.data, {one.name for one in verdicts if one.used})
 
     if teacher is not None:
         teacher = with_mirrors(teacher, recipe.teacher_tta)
@@ -79,8 +88,8 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
     run = Run.create(
         out, recipe, resume, overwrite, "train" if recipe.teacher is None else "distill"
     )
-    if run.writes:
-        write_split(run.path / "split.json", data.split, data.source)
+    if run.writes and not record.exists():
+        write_split(record, data.split, data.source)
     cost = describe("student" if teacher else "network", student, architecture, recipe.data.size)
     run.log(cost.pop("line"))
     if teacher is not None and teacher_architecture is not None:
@@ -92,6 +101,8 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
         f"data: {len(data.train)} training and {len(data.validation)} validation images, "
         f"split {data.split.sha256[:12]}"
     )
+    for line in remarks(data.split):
+        run.log(line)
     result = fit(recipe, student, architecture, data, run, teacher, teacher_architecture)
     dice = result.best_dice
     if recipe.schedule.calibrate_threshold:

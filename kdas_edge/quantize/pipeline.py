@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from kdas_edge.data.dataset import load_training_data
-from kdas_edge.data.splits import write_split
+from kdas_edge.data.lineage import SPLIT_FILE, read_lineage
+from kdas_edge.data.splits import remarks, write_split
 from kdas_edge.distill.features import check_comparable
 from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.distill.training import describe
@@ -107,12 +108,21 @@ def _quantize(
     import_nncf()
     check_compiler(torch.cuda.is_available())
     ignored_operations(deploy_form(student), architecture.size, recipe.ptq.ignored)
-    data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
+    record = out / recipe.name / SPLIT_FILE
+    data = load_training_data(
+        recipe.data,
+        max(recipe.data.size, recipe.teacher_size or 0),
+        read_lineage(Path(recipe.student)),
+        only_unseen=True,
+        resumed=record if resume else None,
+    )
     frames = calibration_set(data, recipe.calibration, recipe.data.size, recipe.seed)
 
     run = Run.create(out, recipe, resume, overwrite, "quantize")
-    if run.writes:
-        write_split(run.path / "split.json", data.split, data.source)
+    if run.writes and not record.exists():
+        write_split(record, data.split, data.source)
+    for line in remarks(data.split):
+        run.log(line)
     if recipe.engine.threads:
         torch.set_num_threads(recipe.engine.threads)
     run.log(describe("student", student, architecture, recipe.data.size)["line"])
