@@ -70,6 +70,12 @@ class DataRecipe(_Section):
         description="frames without masks are left out where the teacher's masks of the frame and "
         "its flips overlap less than this (mean Dice); 0 keeps all",
     )
+    terms: str | None = Field(
+        None, description="terms of use of the images; the model card prints them"
+    )
+    citation: str | None = Field(
+        None, description="what to cite for the images; the model card prints it"
+    )
     epoch_images: int | None = Field(
         None,
         ge=1,

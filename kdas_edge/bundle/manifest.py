@@ -155,6 +155,8 @@ class AccuracyRecord(_Record):
     Attributes:
         runtime: that computed the masks, e.g. `torch` or `openvino:CPU`.
         intervals: per metric the 95 % bootstrap interval over the images, where it is known.
+        trained_on: of the images, those that the network was trained on; None if not known.
+        near_duplicates: of the others, those that look like one that it was trained on.
     """
 
     dataset: str
@@ -164,6 +166,24 @@ class AccuracyRecord(_Record):
     images: int
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]] = {}
+    trained_on: int | None = None
+    near_duplicates: int | None = None
+
+
+class SplitHashes(_Record):
+    """Salted hashes of the images of a training, 16 digits each; see `data.lineage`.
+
+    Attributes:
+        salt: what was hashed with the pixels.
+        train: images that the network, or one that it comes from, was trained on.
+        validation: images that chose the best epoch.
+        near_duplicates: test images that look like one trained on.
+    """
+
+    salt: str = Field(pattern=r"^[0-9a-f]{32}$")
+    train: str = Field("", pattern=r"^[0-9a-f]*$")
+    validation: str = Field("", pattern=r"^[0-9a-f]*$")
+    near_duplicates: str = Field("", pattern=r"^[0-9a-f]*$")
 
 
 class Provenance(_Record):
@@ -174,6 +194,7 @@ class Provenance(_Record):
     packages: dict[str, str]
     recipe: dict[str, Any]
     data_split_sha256: str | None = None
+    split: list[SplitHashes] = []
     parameters: int
     multiply_accumulates: int = Field(description="of the float network at `size`")
     notes: dict[str, Any] = {}

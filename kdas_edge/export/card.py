@@ -1,6 +1,6 @@
 """MODEL_CARD.md of a bundle, from its manifest: what is known, what was measured, what is not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kdas_edge.bundle.manifest import AccuracyRecord, Manifest
@@ -112,6 +112,7 @@ def _accuracy(manifest: Manifest) -> Iterator[str]:
                 f"{cells} |"
             )
         yield ""
+        yield from _leaks(records)
     yield "In brackets: 95 % bootstrap interval over the images. It says how much another draw of"
     yield "images from the same source would change the mean, nothing about another hospital. A"
     yield "validation split chose the best epoch, so that its figures are slightly hopeful.\n"
@@ -154,6 +155,25 @@ def _failures(manifest: Manifest) -> Iterator[str]:
         for row in sorted(found["spoilt"], key=lambda row: sum(row["dice"][1:])):
             cells = " | ".join(f"{value:.3f}" for value in row["dice"][1:])
             yield f"| {row['corruption'].replace('_', ' ')} | {cells} |"
+        yield ""
+
+
+def _leaks(records: Sequence[AccuracyRecord]) -> Iterator[str]:
+    """Which of the images the network knew; see `data.lineage`."""
+    said = set()
+    for record in records:
+        for number, what in (
+            (record.trained_on, "**trained on**: {} of the {} images"),
+            (
+                record.near_duplicates,
+                "near duplicates: {} of the {} images look like a training image",
+            ),
+        ):
+            line = f"{record.dataset}: {what.format(number, record.images)}."
+            if number and line not in said:
+                said.add(line)
+                yield f"- {line}"
+    if said:
         yield ""
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from kdas_edge.bundle.manifest import AccuracyRecord
 from kdas_edge.console import info
+from kdas_edge.data.lineage import Lineage, read_lineage
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
 from kdas_edge.models.checkpoints import known_recipe, load_network
@@ -27,6 +28,7 @@ class Sources:
         quantized: fake-quantised, or None.
         recipe: of the float network; empty for a checkpoint that names none.
         split_sha256: of the training data's split, or None.
+        lineage: which images the networks were trained on, as far as runs say.
         notes: the quantisation's recipe and gate.
         accuracy: what the runs measured on their validation split.
     """
@@ -36,6 +38,7 @@ class Sources:
     quantized: nn.Module | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     split_sha256: str | None = None
+    lineage: Lineage = field(default_factory=Lineage)
     notes: dict[str, Any] = field(default_factory=dict)
     accuracy: list[AccuracyRecord] = field(default_factory=list)
 
@@ -115,6 +118,7 @@ def _calibration(source: Path) -> dict[str, Any]:
 
 
 def _add_run(sources: Sources, path: Path, state: dict[str, Any], precision: str) -> None:
+    sources.lineage = sources.lineage + read_lineage(path)
     split = read_json(path / "split.json") if (path / "split.json").is_file() else {}
     if sources.split_sha256 is None:
         sources.split_sha256 = split.get("sha256")
