@@ -24,8 +24,10 @@ from kdas_edge.bundle.manifest import (
     Normalisation,
     OutputContract,
     Provenance,
+    SplitHashes,
 )
 from kdas_edge.bundle.reader import Bundle, open_bundle
+from kdas_edge.data.lineage import Lineage, read_lineage
 from kdas_edge.errors import UserError
 from kdas_edge.files import sha256
 from kdas_edge.runtime.backends import FORMATS, Backend
@@ -108,6 +110,11 @@ def bundle_key(bundle: Bundle) -> str:
     return str(bundle.path)
 
 
+def lineage_of(bundle: Bundle) -> Lineage:
+    """Which images a model was trained on, as far as its bundle or run says."""
+    return Lineage.from_json([part.model_dump() for part in bundle.manifest.provenance.split])
+
+
 def is_checkpoint(bundle: Bundle) -> bool:
     """True for a run or checkpoint that `open_model` described as a bundle."""
     return _kind(bundle) == "checkpoint"
@@ -122,7 +129,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "folder": bundle.path.name,
         "input_size": manifest.size,
         "threshold": manifest.threshold,
-        "provenance": manifest.provenance.model_dump(mode="json"),
+        "provenance": manifest.provenance.model_dump(mode="json", exclude={"split"}),
         "files": {name: record.model_dump() for name, record in sorted(manifest.files.items())},
     }
 
@@ -169,6 +176,7 @@ def _checkpoint(path: Path) -> Bundle:
             recipe={"model": architecture.to_dict()},
             parameters=parameters(network),
             multiply_accumulates=multiply_accumulates(network, size),
+            split=[SplitHashes(**part) for part in read_lineage(path).as_json()],
             notes={"kind": "checkpoint"},
         ),
         files={file.as_posix(): record},
