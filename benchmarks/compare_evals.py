@@ -8,24 +8,26 @@ images.
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from readme_table import comparison_table
 
-from kdas_edge.bench.scores import bootstrap_mean
+from kdas_edge.bench.results import read_evaluation
 from kdas_edge.errors import UserError
-from kdas_edge.files import read_json, write_json
+from kdas_edge.files import write_json
+from kdas_edge.metrics.bootstrap import bootstrap_mean
 from kdas_edge.process import one_line_errors
 
 
 def dice_by_image(path: Path, protocol: str) -> dict[str, dict[str, float]]:
     """Dice of every image, by data set and name."""
     found = {
-        result["dataset"]: {image["name"]: image["Dice"] for image in result["per_image"]}
-        for result in read_json(path)["results"]
-        if result["protocol"] == protocol
+        entry.dataset: entry.per_image.defined("Dice")
+        for entry in read_evaluation(path).accuracy
+        if entry.protocol == protocol
     }
     if not found:
         raise UserError(f"{path}: no result of protocol {protocol}; run kdas-edge eval with it")
@@ -54,9 +56,9 @@ def main() -> None:
             if found.get(image_set, {}).keys() != images.keys():
                 raise UserError(f"{name} has other images of {image_set} than {first}")
             dice = np.array([found[image_set][image] for image in images])
-            rows[name][image_set] = {"dice": bootstrap_mean(dice).as_json()}
+            rows[name][image_set] = {"dice": asdict(bootstrap_mean(dice))}
             if name != first:
-                rows[name][image_set]["difference"] = bootstrap_mean(dice - baseline).as_json()
+                rows[name][image_set]["difference"] = asdict(bootstrap_mean(dice - baseline))
     result = {"baseline": first, "protocol": arguments.protocol, "rows": rows}
     print(comparison_table(result))
     if arguments.json:

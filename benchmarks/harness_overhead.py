@@ -26,9 +26,9 @@ import openvino as ov
 import yaml
 from openvino import opset13 as ops
 
+from kdas_edge.bench.candidates import Candidate, TimedFrame
 from kdas_edge.bench.peers import PeerBundle, open_peer
-from kdas_edge.bench.rows import Row, TimedFrame
-from kdas_edge.bench.timing import EndToEnd, model_only
+from kdas_edge.bench.timing import WholeFrame, model_only
 from kdas_edge.console import table
 from kdas_edge.environment import describe
 from kdas_edge.files import write_json
@@ -77,24 +77,23 @@ def overheads(rounds: int, size: int) -> dict[str, float]:
     loop = 1e6 * (_duration(21 * rounds) - _duration(rounds)) / (20 * rounds)
     with tempfile.TemporaryDirectory(prefix="kdas-edge-overhead-") as folder:
         bundle = write_copying_model(Path(folder), size)
-        row = Row(
-            "copy", "peer", "fp32", TARGET, bundle, backend=open_backend(bundle, "fp32", TARGET)
-        )
+        copy = Candidate.of("copy", "peer", "fp32", TARGET, bundle)
+        copy.backend = open_backend(bundle, "fp32", TARGET)
         frames = [TimedFrame(np.zeros((size, size, 3), dtype=np.uint8)) for _ in range(4)]
         request = compile_model(Path(folder) / "copy.xml", TARGET).create_infer_request()
-        request.infer([row.inputs(frames)[0]])
+        request.infer([copy.inputs(frames)[0]])
         plain = itertools.cycle(np.ascontiguousarray(frame.image) for frame in frames)
-        segment = row.pipeline.segment
+        segment = copy.pipeline.segment
         found = times(
             {
                 "bare": lambda: request.infer(),
-                "backend": model_only(row, frames),
+                "backend": model_only(copy, frames),
                 "plain": lambda: segment(next(plain)),
-                "end to end": EndToEnd(row.pipeline, frames),
+                "end to end": WholeFrame(copy.pipeline, frames),
             },
             rounds,
         )
-        row.close()
+        copy.close()
     return {
         "clock": float(np.median(clock)),
         "loop": loop,

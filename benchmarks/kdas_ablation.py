@@ -17,7 +17,7 @@ import argparse
 import hashlib
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdas_edge.bench.accuracy import evaluate
-from kdas_edge.bench.scores import Estimate, bootstrap_mean
 from kdas_edge.console import info, table
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.layout import resize_image, test_sets
@@ -38,6 +37,7 @@ from kdas_edge.distill.training import run_training
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, sha256, write_json
+from kdas_edge.metrics.bootstrap import Estimate, bootstrap_mean
 from kdas_edge.models.checkpoints import BEST, load_network
 from kdas_edge.models.zoo import Architecture, architecture_of, multiply_accumulates, parameters
 from kdas_edge.process import one_line_errors
@@ -487,15 +487,15 @@ def write_tables(runs: Path, results: Path) -> None:
             dice, difference = estimates(found, rows[BASELINE], image_set)
             per_seed = [float(np.mean(list(row["dice"][image_set].values()))) for row in found]
             summary[name]["sets"][image_set] = {
-                "dice": dice.as_json(),
+                "dice": asdict(dice),
                 "per_seed": per_seed,
-                "minus_supervised": difference.as_json() if difference is not None else None,
+                "minus_supervised": asdict(difference) if difference is not None else None,
             }
     twins: dict[str, dict[str, Any]] = {}
     for name, twin in TWINS:
         if name in rows and twin in rows:
             differences = {s: estimates(rows[name], rows[twin], s)[1] for s in sets}
-            known = {s: e.as_json() for s, e in differences.items() if e is not None}
+            known = {s: asdict(e) for s, e in differences.items() if e is not None}
             if known:  # otherwise the two have no seed in common
                 twins[f"{name} − {twin}"] = known
     write_json(results / ROWS, {"schema": SCHEMA, "rows": trained})

@@ -9,6 +9,7 @@ grid costs, however good a network is that says shares of a pixel. No test image
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from kdas_edge.bench.scores import bootstrap_mean
 from kdas_edge.console import table
 from kdas_edge.data.layout import read_pair, training_set
 from kdas_edge.data.splits import validation_split
 from kdas_edge.environment import describe
 from kdas_edge.files import check_output_file, write_json
+from kdas_edge.metrics.bootstrap import bootstrap_mean
 from kdas_edge.metrics.overlap import dice
 from kdas_edge.metrics.sizes import members
 from kdas_edge.process import one_line_errors
@@ -53,7 +54,7 @@ def main() -> None:
     for size in SIZES:
         for stride in STRIDES:
             dice = np.array([best_dice(mask, size, stride) for mask in masks])
-            found = {name: bootstrap_mean(dice[of]).as_json() for name, of in groups.items()}
+            found = {name: asdict(bootstrap_mean(dice[of])) for name, of in groups.items()}
             rows.append({"size": size, "stride": stride, "dice": found})
 
     cells = [

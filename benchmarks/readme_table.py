@@ -11,56 +11,70 @@ from typing import Any
 
 import yaml
 
-from kdas_edge.bench.records import pooled_dice
+from kdas_edge.bench.results import (
+    AccuracyEntry,
+    BenchResult,
+    RobustnessEntry,
+    pooled_dice,
+    read_bench,
+    read_evaluation,
+)
 from kdas_edge.files import read_json, write_text_atomic
-from kdas_edge.report.tables import main_accuracies, ratio_text
+from kdas_edge.latency import Ratio
+from kdas_edge.report.results_table import ratio_cell, ratio_interval
+from kdas_edge.table import NONE, Cell, Column, Table, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+# typed; what the other scripts of benchmarks/ write is read as JSON
+BENCH = "bench.json"
 # said rather than left out: an empty place would be taken for a forgotten one
 MISSING = "*Nothing of this is measured yet.*"
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], below: str = "") -> str:
+def as_markdown(head: Sequence[str], rows: Iterable[Sequence[str]], below: str = "") -> str:
     """A Markdown table, and a paragraph below it."""
-    first, *others = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
-    lines = [first, "|" + "---|" * len(head), *others]
-    return "\n".join([*lines, "", below] if below else lines)
+    cells = tuple(tuple(Cell(text) for text in row) for row in rows)
+    return markdown(Table("", tuple(map(Column, head)), cells, below=below))
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: BenchResult) -> str:
     """The rows of the benchmark as a Markdown table."""
-    sets = list(results["data"])
-    dice = main_accuracies(results)
+    dice = results.dice
     head = ["model", "M params", "G MACs", "precision", "runtime, threads", "ms (p50)", "× teacher"]
-    head += [f"Dice {name} ({results['data'][name]['images']})" for name in sets]
+    head += [f"Dice {name} ({data.images})" for name, data in results.data.items()]
     rows: list[list[str]] = []
-    for row in results["rows"]:
-        model = results["models"][row["model"]]["provenance"]
+    for row in results.rows:
+        origin = results.models[row.model].provenance
         cells = [
-            row["model"],
-            f"{model['parameters'] / 1e6:.2f}",
-            f"{model['multiply_accumulates'] / 1e9:.2f}",
-            row["precision"],
-            row["target"],
+            row.model,
+            f"{origin.parameters / 1e6:.2f}",
+            f"{origin.multiply_accumulates / 1e9:.2f}",
+            row.precision,
+            row.target,
         ]
-        if row["status"] != "ok":
-            cells += ["–", row["reason"], *("–" for _ in sets)]
+        if row.latency is None or row.accuracy_key is None:
+            cells += ["–", row.reason or "–", *("–" for _ in results.data)]
         else:
-            cells += [f"{row['latency']['p50']:.1f}"]
-            cells += [ratio_text(row["speedup"]) if row.get("speedup") else "–"]
-            for name in sets:
-                value = dice[row["accuracy"]][name]
-                half = (value["high"] - value["low"]) / 2
-                cells.append(f"{value['mean']:.3f} ± {half:.3f}")
+            cells += [f"{row.latency.p50:.1f}", ratio_text(row.speedup)]
+            for name in results.data:
+                value = dice[row.accuracy_key][name].main
+                assert value is not None
+                cells.append(f"{value.mean:.3f} ± {(value.high - value.low) / 2:.3f}")
         rows.append(cells)
-    machine = results["environment"]
-    vnni = "with" if machine["cpu_features"]["vnni"] else "without"
+    machine = results.environment
+    vnni = "with" if machine.cpu_features["vnni"] else "without"
     below = (
-        f"One {machine['cpu']} {vnni} VNNI"
+        f"One {machine.cpu} {vnni} VNNI"
         ", synchronous, batch 1, model only, all rows of a target measured in turns."
     )
-    return markdown(head, rows, below)
+    return as_markdown(head, rows, below)
+
+
+def ratio_text(ratio: Ratio | None) -> str:
+    """A ratio and its interval in one cell."""
+    value, interval = ratio_cell(ratio).text, ratio_interval(ratio)
+    return value if interval is NONE else f"{value} ({interval.text})"
 
 
 def speed_table(results: dict[str, Any]) -> str:
@@ -88,12 +102,12 @@ def speed_table(results: dict[str, Any]) -> str:
         f"{rates['fp32'] / 1e9:.0f} G/s in fp32, {rates['int8'] / 1e9:.0f} G/s in int8, so that on "
         f"this processor {rates['int8'] / rates['fp32']:.1f} × is what int8 can give."
     )
-    return markdown(head, rows, below)
+    return as_markdown(head, rows, below)
 
 
-def published_table(results: dict[str, Any]) -> str:
+def published_table(results: BenchResult) -> str:
     """Ours and PraNet's maps as the published evaluation scores them, beside what others print."""
-    sets = list(results["data"])
+    sets = list(results.data)
     head = ["network", "M params", "G MACs", "input", *(f"mDice / mIoU {name}" for name in sets)]
     rows: list[list[str]] = []
 
@@ -104,39 +118,39 @@ def published_table(results: dict[str, Any]) -> str:
         ]
         rows.append([name, *size, *cells])
 
-    def means(entries: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    def means(entries: Iterable[AccuracyEntry]) -> dict[str, dict[str, float]]:
         return {
-            entry["dataset"]: {key: value["mean"] for key, value in entry["metrics"].items()}
+            entry.dataset: {name: value.mean for name, value in entry.metrics.items()}
             for entry in entries
-            if entry["protocol"] == "paper"
+            if entry.protocol == "paper"
         }
 
     def size(parameters: float, cost: float, side: int) -> list[str]:
         return [f"{parameters / 1e6:.2f}", f"{cost / 1e9:.2f}", f"{side}"]
 
-    for row in results["rows"]:
-        if not row["target"].startswith("openvino:CPU") or row["status"] != "ok":
+    for row in results.rows:
+        if not row.target.startswith("openvino:CPU") or row.status != "ok":
             continue
-        model = results["models"][row["model"]]
-        own = model["provenance"]
+        model = results.models[row.model]
+        own = model.provenance
         add(
-            f"{row['model']}, {row['precision']}, OpenVINO",
-            size(own["parameters"], own["multiply_accumulates"], model["input_size"]),
-            means([entry for entry in results["accuracy"] if entry["key"] == row["accuracy"]]),
+            f"{row.model}, {row.precision}, OpenVINO",
+            size(own.parameters, own.multiply_accumulates, model.input_size),
+            means(entry for entry in results.accuracy if entry.key == row.accuracy_key),
         )
-    maps = [read_json(path) for path in sorted(RESULTS.glob("pranet_maps_*.json"))]
+    maps = [read_evaluation(path) for path in sorted(RESULTS.glob("pranet_maps_*.json"))]
     add(
         "PraNet, its published maps scored here",
         ["–", "–", "352"],
-        means([entry for file in maps for entry in file["results"]]),
+        means(entry for file in maps for entry in file.accuracy),
     )
     for other in yaml.safe_load((ROOT / "benchmarks" / "published.yaml").read_text()):
         add(
-            f"{other['model']}: *as published ({other['source']}), not measured here*",
+            f"{other['model']}: as published ({other['source']}), not measured here",
             size(float(other["parameters"]), float(other["multiply_accumulates"]), 352),
             other["sets"],
         )
-    return markdown(head, rows)
+    return as_markdown(head, rows)
 
 
 def ablation_table(results: dict[str, Any]) -> str:
@@ -157,13 +171,13 @@ def ablation_table(results: dict[str, Any]) -> str:
             cells.append(with_difference(found["dice"], found["minus_supervised"]))
         validation = f"{row['validation_dice']:.3f}"
         rows.append([name, what, str(row["seeds"]), validation, *cells])
-    text = markdown(head, rows)
+    text = as_markdown(head, rows)
     if results["twins"]:
         twins = [
             [name, *(with_interval(estimate) for estimate in row.values())]
             for name, row in results["twins"].items()
         ]
-        text += "\n\n" + markdown(["what one part gives", *sets], twins)
+        text += "\n\n" + as_markdown(["what one part gives", *sets], twins)
     return text
 
 
@@ -177,7 +191,7 @@ def comparison_table(results: dict[str, Any]) -> str:
         for name, sets in results["rows"].items()
     ]
     sets = results["rows"][results["baseline"]]
-    return markdown(["network", *(f"Dice {image_set}" for image_set in sets)], rows)
+    return as_markdown(["network", *(f"Dice {image_set}" for image_set in sets)], rows)
 
 
 def with_difference(dice: dict[str, float], difference: dict[str, float] | None) -> str:
@@ -201,7 +215,7 @@ def agreement_table(results: dict[str, Any]) -> str:
         f"{len(results['frames'])} frames at {results['size']} pixels, "
         f"{results['environment']['cpu']}; allowed are 0.5 % on average and 0.002."
     )
-    return markdown(head, rows, below)
+    return as_markdown(head, rows, below)
 
 
 def embedding_table(results: dict[str, Any]) -> str:
@@ -221,7 +235,7 @@ def embedding_table(results: dict[str, Any]) -> str:
         f"{results['environment']['cpu']}. "
         + (f"Missed: {'; '.join(missed)}." if missed else "All limits are kept.")
     )
-    return markdown(head, rows, below)
+    return as_markdown(head, rows, below)
 
 
 def soak_sentence(results: dict[str, Any]) -> str:
@@ -239,14 +253,14 @@ def soak_sentence(results: dict[str, Any]) -> str:
     )
 
 
-def robustness_table(results: dict[str, Any]) -> str:
+def robustness_table(results: BenchResult) -> str:
     """Dice under each corruption at its three strengths, over the images of all sets."""
-    entries = results.get("robustness")
+    entries = results.robustness
     if not entries:
         return MISSING
-    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, int], list[RobustnessEntry]] = {}
     for entry in entries:
-        key = f"{entry['model']} {entry['precision']}", entry["corruption"], entry["strength"]
+        key = f"{entry.model} {entry.precision}", entry.corruption, entry.strength
         groups.setdefault(key, []).append(entry)
     models = list(dict.fromkeys(key[0] for key in groups))
     corruptions = list(dict.fromkeys(key[1] for key in groups))
@@ -259,9 +273,9 @@ def robustness_table(results: dict[str, Any]) -> str:
     for name in corruptions:
         cells = [" / ".join(mean(model, name, s) for s in (1, 2, 3)) for model in models]
         rows.append([name.replace("_", " "), *cells])
-    sets = list(dict.fromkeys(entry["dataset"] for entry in entries))
-    images = sum(entry["images"] for entry in groups[models[0], corruptions[0], 0])
-    return markdown(head, rows, f"{images} images of {', '.join(sets)}, {entries[0]['target']}.")
+    sets = list(dict.fromkeys(entry.dataset for entry in entries))
+    images = sum(entry.images for entry in groups[models[0], corruptions[0], 0])
+    return as_markdown(head, rows, f"{images} images of {', '.join(sets)}, {entries[0].target}.")
 
 
 def stability_table(results: dict[str, Any]) -> str:
@@ -286,13 +300,13 @@ def stability_table(results: dict[str, Any]) -> str:
         f"{options['seconds']:g} s at {options['fps']:g} frames a second, cut from "
         f"{results['source']}; {results['model']['name']} {results['model']['precision']}."
     )
-    return markdown(head, rows, below)
+    return as_markdown(head, rows, below)
 
 
 # name of the block in the README: the file that it is made from, and how
-BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "results": ("bench.json", table),
-    "published": ("bench.json", published_table),
+BLOCKS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "results": (BENCH, table),
+    "published": (BENCH, published_table),
     "ablation": ("ablation/summary.json", ablation_table),
     "hospital Kvasir": ("unseen_hospital/Kvasir/summary.json", ablation_table),
     "hospital CVC-ClinicDB": ("unseen_hospital/CVC-ClinicDB/summary.json", ablation_table),
@@ -302,7 +316,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "embedding": ("embedding_latency.json", embedding_table),
     "soak": ("soak.json", soak_sentence),
     "stability": ("stability_kvasir.json", stability_table),
-    "robustness": ("bench.json", robustness_table),
+    "robustness": (BENCH, robustness_table),
 }
 
 
@@ -318,7 +332,8 @@ def rewritten(text: str) -> str:
         if not found or not closed:
             sys.exit(f"README.md has no block {name!r}")
         there = (RESULTS / file).is_file()
-        made = make(read_json(RESULTS / file)) if there else MISSING
+        read = read_bench if file == BENCH else read_json
+        made = make(read(RESULTS / file)) if there else MISSING
         text = f"{before}{start}\n{made}\n{end}{after}"
     return text
 

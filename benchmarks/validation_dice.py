@@ -9,6 +9,7 @@ the images. No test image is read.
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kdas_edge.bench.scores import bootstrap_mean
 from kdas_edge.console import table
 from kdas_edge.data.corruptions import STRENGTHS, check_names, corrupt
 from kdas_edge.data.dataset import ResidentSet, TrainingData, load_training_data
@@ -25,6 +25,7 @@ from kdas_edge.distill.validation import validate
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file, write_json
+from kdas_edge.metrics.bootstrap import bootstrap_mean
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.tta import with_mirrors
 from kdas_edge.models.zoo import Architecture
@@ -89,8 +90,8 @@ def main() -> None:
         rows[name] = {}
         for condition, dice in by_condition.items():
             base = first[condition]
-            difference = None if dice is base else bootstrap_mean(dice - base).as_json()
-            estimate = bootstrap_mean(dice).as_json()
+            difference = None if dice is base else asdict(bootstrap_mean(dice - base))
+            estimate = asdict(bootstrap_mean(dice))
             rows[name][condition] = {"dice": estimate, "minus_first": difference}
     count = len(next(iter(first.values())))
     table(

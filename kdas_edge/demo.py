@@ -10,12 +10,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdas_edge.console import info, table
+from kdas_edge.console import info, print_table
 from kdas_edge.errors import UserError
-from kdas_edge.files import check_output_directory, write_json
+from kdas_edge.files import check_output_directory
 from kdas_edge.recipe import QuantizeRecipe, TrainRecipe, load_recipe
+
+if TYPE_CHECKING:
+    from kdas_edge.bench.results import BenchResult
 
 TARGETS = "openvino:CPU:threads=1,onnxruntime:CPU:threads=1,torch:cpu:threads=1"
 TEACHER_BACKBONE = "resnet18"
@@ -58,13 +61,31 @@ QUICK = Effort(
 )
 
 
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made.
+
+    Attributes:
+        results: of its benchmark, with the seconds of every step.
+        page: of that benchmark.
+        teacher, student: the bundles.
+        frames: folder of the images that it was measured on.
+    """
+
+    results: "BenchResult"
+    page: Path
+    teacher: Path
+    student: Path
+    frames: Path
+
+
 def run_demo(
     out: Path,
     data: Path | None = None,
     weights: Path | None = None,
     quick: bool = False,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> Demo:
     """Run the road from images to a page.
 
     Args:
@@ -74,22 +95,21 @@ def run_demo(
         quick: a few steps of everything, to see that it works; the masks will be poor.
         overwrite: replace `out`.
 
-    Returns:
-        The results of the benchmark, with `seconds` per step and the folder's paths.
-
     Raises:
         UserError: the output folder is not empty, or the data cannot be read.
     """
     from kdas_edge.bench import harness
     from kdas_edge.bench.evaluation import choose_sets
     from kdas_edge.bench.models import open_model
+    from kdas_edge.bench.results import write_result
     from kdas_edge.data.synthetic import write_dataset
     from kdas_edge.distill.training import run_training
     from kdas_edge.export.writer import export_bundle
     from kdas_edge.quantize.pipeline import run_quantization
     from kdas_edge.report import check_installed, write_page
     from kdas_edge.report.gallery import make_gallery
-    from kdas_edge.report.tables import bench_failures, bench_table
+    from kdas_edge.report.notes import failures
+    from kdas_edge.report.results_table import results_table
     from kdas_edge.runtime.targets import parse_targets
 
     check_output_directory(out, overwrite)
@@ -136,20 +156,18 @@ def run_demo(
     settings = harness.Settings(iterations=effort.iterations, limit=effort.bench_limit)
     teacher, student = (open_model(path) for path in bundles)
     results = harness.run([student], teacher, parse_targets(TARGETS), sets, settings)
-    results["demo"] = {"seconds": seconds, "total_seconds": time.monotonic() - started}
+    spent = {**seconds, "total": time.monotonic() - started}
+    results = results.model_copy(update={"demo_seconds": spent})
     done("benchmark")
-    write_json(out / "bench.json", results)
-    write_page(out / "report.html", results, make_gallery(results, [teacher, student], sets))
+    write_result(out / "bench.json", results)
+    page = out / "report.html"
+    write_page(page, results, make_gallery(results, [teacher, student], sets))
     done("page")
-    table(*bench_table(results))
-    for line in bench_failures(results):
+    print_table(results_table(results))
+    for line in failures(results):
         print(line)
-    return {
-        **results,
-        "report": str(out / "report.html"),
-        "bundles": [str(bundle) for bundle in bundles],
-        "frames": str(next(iter(sets.values())).root / "images"),
-    }
+    frames = next(iter(sets.values())).root / "images"
+    return Demo(results, page, bundles[0], bundles[1], frames)
 
 
 def _run_shipped(images: Sequence[Path], out: Path) -> None:

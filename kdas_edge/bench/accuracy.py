@@ -7,47 +7,23 @@ The 0.5 contour hardly moves (sigmoid is monotonic and nearly linear there).
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.bench.ahead import load_ahead
-from kdas_edge.bench.scores import (
-    MAIN_METRIC,
-    PROTOCOLS,
-    Estimate,
-    ImageScore,
-    Protocol,
-    SetScores,
-    bootstrap_mean,
-    paired_difference,
-)
+from kdas_edge.bench.results import PROTOCOLS, Protocol
+from kdas_edge.bench.scores import ImageScore, SetScores
 from kdas_edge.data.layout import ImageSet, Pair, list_images, read_mask, read_pair
 from kdas_edge.errors import UserError
 from kdas_edge.metrics import deploy, paper
 from kdas_edge.metrics.geometry import MaskGeometry
 
-__all__ = [
-    "MAIN_METRIC",
-    "PROTOCOLS",
-    "Estimate",
-    "ImageScore",
-    "Predict",
-    "Protocol",
-    "SetScores",
-    "bootstrap_mean",
-    "data_fingerprint",
-    "evaluate",
-    "evaluate_many",
-    "evaluate_maps",
-    "paired_difference",
-    "to_size",
-]
-
+Key = TypeVar("Key", bound=Hashable)
 # (H, W, 3) uint8 RGB frame -> (S, S) or (H, W) polyp probability, float 0…1 or uint8
 Predict = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
@@ -94,14 +70,14 @@ def evaluate(
 
 
 def evaluate_many(
-    predictors: Mapping[str, Predict],
+    predictors: Mapping[Key, Predict],
     image_set: ImageSet,
     protocols: Sequence[Protocol] = PROTOCOLS,
-    thresholds: Mapping[str, float] | None = None,
+    thresholds: Mapping[Key, float] | None = None,
     limit: int | None = None,
     advance: Callable[[], None] | None = None,
     on_map: Callable[[Pair, NDArray[Any]], None] | None = None,
-) -> dict[str, dict[Protocol, SetScores] | Exception]:
+) -> dict[Key, dict[Protocol, SetScores] | Exception]:
     """Score several predictors on one set with one decoding of each image.
 
     The images are the outer loop, so that memory does not grow with the set, and the next one is
@@ -112,7 +88,7 @@ def evaluate_many(
         go on.
     """
     tallies = {key: _Tally(image_set.name, protocols) for key in predictors}
-    failures: dict[str, Exception] = {}
+    failures: dict[Key, Exception] = {}
 
     def load(pair: Pair) -> tuple[NDArray[np.uint8], _Mask]:
         frame, pixels = read_pair(pair)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from kdas_edge.bench.results import Energy, Unavailable
 from kdas_edge.latency import Run
 
 POWERCAP = Path("/sys/class/powercap")
@@ -60,13 +60,13 @@ class EnergyMeter:
         )
 
 
-def measure_energy(
+def energy_per_frame(
     run: Run,
     meter: EnergyMeter,
     batch: int = 1,
     seconds: float = _BLOCK_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
-) -> dict[str, Any]:
+) -> Energy | Unavailable:
     """Energy per frame of a candidate that has been warmed up.
 
     Args:
@@ -75,13 +75,9 @@ def measure_energy(
         batch: frames in one inference.
         seconds: length of the block, at least ten inferences.
         sleep: how to wait for the power at rest.
-
-    Returns:
-        `{"unavailable": reason}`, or `joules_per_frame` (the whole package, all that ran),
-        `watts`, `idle_watts` (the package at rest, just before), `frames` and `seconds`.
     """
     if meter.unavailable is not None:
-        return {"unavailable": meter.unavailable}
+        return Unavailable(unavailable=meter.unavailable)
     try:
         begun = time.perf_counter()
         meter.start()
@@ -96,16 +92,16 @@ def measure_energy(
         joules = meter.joules()
         taken = time.perf_counter() - begun
     except (OSError, ValueError) as error:
-        return {"unavailable": f"RAPL counters stopped being readable ({error})"}
+        return Unavailable(unavailable=f"RAPL counters stopped being readable ({error})")
     frames = count * batch
-    return {
-        "joules_per_frame": round(joules / frames, 6),
-        "watts": round(joules / taken, 3),
-        "idle_watts": round(idle, 3),
-        "frames": frames,
-        "seconds": round(taken, 3),
-        "source": "RAPL, processor packages",
-    }
+    return Energy(
+        joules_per_frame=round(joules / frames, 6),
+        watts=round(joules / taken, 3),
+        idle_watts=round(idle, 3),
+        frames=frames,
+        seconds=round(taken, 3),
+        source="RAPL, processor packages",
+    )
 
 
 def _find(root: Path) -> tuple[list[_Counter], str | None]:

@@ -1,4 +1,4 @@
-"""`kdas-edge eval`: one model, or one folder of maps, on data sets; the result as JSON."""
+"""`kdas-edge eval`: one model, or one folder of maps, on data sets; typed."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,15 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge import environment
-from kdas_edge.bench.accuracy import (
-    PROTOCOLS,
-    Protocol,
-    data_fingerprint,
-    evaluate,
-    evaluate_maps,
-)
-from kdas_edge.bench.groups import entry_json
+from kdas_edge.bench.accuracy import data_fingerprint, evaluate, evaluate_maps
+from kdas_edge.bench.entries import accuracy_entry
 from kdas_edge.bench.models import describe, is_checkpoint, precisions, predictor
+from kdas_edge.bench.results import (
+    PROTOCOLS,
+    AccuracyEntry,
+    AccuracyKey,
+    Environment,
+    EvaluationResult,
+    Protocol,
+    properties,
+)
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.console import progress
 from kdas_edge.data.layout import (
@@ -29,13 +32,11 @@ from kdas_edge.data.layout import (
     read_pair,
     set_folders,
 )
-from kdas_edge.errors import KdasEdgeError, UserError, last_line
+from kdas_edge.errors import KdasEdgeError, last_line, UserError
 from kdas_edge.files import staged_directory
 from kdas_edge.image_files import image_size
 from kdas_edge.runtime.backends import open_backend
 from kdas_edge.runtime.targets import Target
-
-SCHEMA = "kdas-edge/eval/1"
 
 
 def evaluate_model(
@@ -47,7 +48,7 @@ def evaluate_model(
     limit: int | None = None,
     maps_out: Path | None = None,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> EvaluationResult:
     """Evaluate one model on every set.
 
     Args:
@@ -61,16 +62,13 @@ def evaluate_model(
             size of the masks.
         overwrite: replace `maps_out`.
 
-    Returns:
-        A JSON object: model, target, effective properties, environment, one result per set and
-        protocol.
-
     Raises:
         UserError: absent device, missing model file, unreadable image.
         KdasEdgeError: the runtime failed on an image.
     """
     backend = open_backend(bundle, precision, target)
-    results: list[dict[str, Any]] = []
+    key = AccuracyKey(bundle.name, precision, str(target))
+    entries: list[AccuracyEntry] = []
 
     def run(folder: Path | None) -> None:
         for name, image_set in sets.items():
@@ -94,7 +92,7 @@ def evaluate_model(
                         f"{bundle.name} {precision} failed on {target}: {last_line(error)}"
                     ) from error
             digest = data_fingerprint(image_set, limit)
-            results.extend({**entry_json(s), "data_sha256": digest} for s in scores.values())
+            entries.extend(accuracy_entry(s, key, data_sha256=digest) for s in scores.values())
 
     try:
         if maps_out is None:
@@ -104,21 +102,21 @@ def evaluate_model(
                 run(staging)
     finally:
         backend.close()
-    return {
-        "schema": SCHEMA,
-        "model": {"name": bundle.name, **describe(bundle)},
-        "precision": precision,
-        "target": str(target),
-        "effective": backend.effective,
-        "threshold": bundle.manifest.threshold,
-        "environment": environment.describe(),
-        "results": results,
-    }
+    return EvaluationResult(
+        name=bundle.name,
+        model=describe(bundle),
+        precision=precision,
+        target=str(target),
+        effective=properties(backend.effective),
+        threshold=bundle.manifest.threshold,
+        environment=Environment(**environment.describe()),
+        accuracy=entries,
+    )
 
 
 def evaluate_map_folder(
     maps: Path, data: Path, protocols: Sequence[Protocol], threshold: float = 0.5
-) -> dict[str, Any]:
+) -> EvaluationResult:
     """Score a folder of probability maps against one set.
 
     Args:
@@ -137,13 +135,13 @@ def evaluate_map_folder(
     count = len(list_images(masks))
     with progress(count, f"scoring maps of {name}") as advance:
         scores = evaluate_maps(maps, masks, name, protocols, threshold, advance)
-    return {
-        "schema": SCHEMA,
-        "maps": maps.name,
-        "threshold": threshold,
-        "environment": environment.describe(),
-        "results": [entry_json(result) for result in scores.values()],
-    }
+    key = AccuracyKey(f"maps {maps.name}", "", "")
+    return EvaluationResult(
+        name=key.model,
+        threshold=threshold,
+        environment=Environment(**environment.describe()),
+        accuracy=[accuracy_entry(result, key) for result in scores.values()],
+    )
 
 
 def choose_sets(

@@ -1,99 +1,97 @@
 """What is measured beside the interleaved latencies: start-up, energy, heat, throughput."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from kdas_edge.bench.energy import EnergyMeter, measure_energy
-from kdas_edge.bench.rows import Row, Settings, timed_frames
+from kdas_edge.errors import last_line
+from kdas_edge.bench.candidates import Candidate, Settings, timed_frames
+from kdas_edge.bench.energy import EnergyMeter, energy_per_frame
+from kdas_edge.bench.results import Throughput, ThroughputEntry, Unavailable
 from kdas_edge.bench.startup import measure_startup
 from kdas_edge.bench.sustained import WINDOWS, sustain
 from kdas_edge.bench.throughput import measure_throughput
 from kdas_edge.bench.timing import model_only
 from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet
-from kdas_edge.errors import last_line
 
 # a rate is steady after some seconds; --seconds is meant for a hundred slow inferences
 _THROUGHPUT_SECONDS = 10.0
 
 
-def start_rows(group: Sequence[Row]) -> None:
-    """Load each row in a fresh process, for its time to load and its memory."""
-    alive = [row for row in group if row.reason is None]
+def measure_startups(group: Sequence[Candidate]) -> None:
+    """Load each model in a fresh process, for its time to load and its memory."""
+    alive = [candidate for candidate in group if not candidate.failed]
     if not alive:
         return
     with progress(len(alive), f"starting {group[0].target}") as advance:
-        for row in alive:
-            row.values["startup"] = measure_startup(row.bundle, row.precision, row.target)
+        for one in alive:
+            one.row.startup = measure_startup(one.bundle, one.row.precision, one.target)
             advance()
 
 
-def weigh_rows(group: Sequence[Row], sets: dict[str, ImageSet], meter: EnergyMeter) -> None:
-    """Energy per frame of each row, or why it cannot be told."""
-    alive = [row for row in group if row.reason is None]
+def measure_energy(
+    group: Sequence[Candidate], sets: dict[str, ImageSet], meter: EnergyMeter
+) -> None:
+    """Energy per frame of each candidate, or why it cannot be told."""
+    alive = [candidate for candidate in group if not candidate.failed]
     if meter.unavailable is not None or not alive:
-        for row in alive:
-            row.values["energy"] = {"unavailable": meter.unavailable}
+        for one in alive:
+            one.row.energy = Unavailable(unavailable=meter.unavailable or "")
         return
     frames = timed_frames(sets)
     with progress(len(alive), f"energy on {group[0].target}") as advance:
-        for row in alive:
+        for one in alive:
             try:
-                row.values["energy"] = measure_energy(
-                    model_only(row, frames), meter, row.target.batch
-                )
+                one.row.energy = energy_per_frame(model_only(one, frames), meter, one.target.batch)
             except Exception as error:  # the latencies of this row stand all the same
-                row.values["energy"] = {"unavailable": last_line(error)}
+                one.row.energy = Unavailable(unavailable=last_line(error))
             advance()
 
 
-def sustain_rows(group: Sequence[Row], sets: dict[str, ImageSet], minutes: float) -> None:
-    """Run each row for so long without a pause; one after the other, since heat is shared."""
-    alive = [row for row in group if row.reason is None]
+def run_sustained(group: Sequence[Candidate], sets: dict[str, ImageSet], minutes: float) -> None:
+    """Run each candidate for so long without a pause, one after the other: they share the heat."""
     frames = timed_frames(sets)
-    for row in alive:
-        label = f"{minutes:g} min of {row.model} {row.precision} on {row.target}"
+    for one in group:
+        if one.failed:
+            continue
+        label = f"{minutes:g} min of {one.row.network} on {one.target}"
         with progress(WINDOWS, label) as advance:
             try:
-                row.values["sustained"] = sustain(
-                    model_only(row, frames), 60 * minutes, advance=advance
-                )
-            except Exception as error:  # what the runtime raises after an hour, nobody knows
-                row.values["sustained"] = {"unavailable": last_line(error)}
+                one.row.sustained = sustain(model_only(one, frames), 60 * minutes, advance=advance)
+            except Exception as error:  # a runtime may raise anything after an hour
+                one.row.sustained = Unavailable(unavailable=last_line(error))
 
 
-def throughput_rows(
-    group: Sequence[Row], sets: dict[str, ImageSet], settings: Settings
-) -> list[dict[str, Any]]:
-    """Frames a second of every row of a target that has a latency, for a table of its own.
+def measure_throughputs(
+    group: Sequence[Candidate], sets: dict[str, ImageSet], settings: Settings
+) -> list[ThroughputEntry]:
+    """Frames a second of every candidate that has a latency, for a table of its own.
 
-    The rows' own models are idle meanwhile.
-
-    Returns:
-        One entry a row: `model`, `precision`, `target`, `status`, `reason` and what
-        `measure_throughput` returns.
+    Their own models are idle meanwhile.
     """
-    alive = [row for row in group if row.reason is None]
+    alive = [candidate for candidate in group if not candidate.failed]
     if not alive:
         return []
     frames = timed_frames(sets)
     seconds = min(settings.seconds, _THROUGHPUT_SECONDS)
     entries = []
     with progress(len(alive), f"throughput on {group[0].target}") as advance:
-        for row in alive:
-            entry: dict[str, Any] = {
-                "model": row.model,
-                "role": row.role,
-                "precision": row.precision,
-                "target": str(row.target),
-            }
+        for one in alive:
+            row = one.row
+            measured: Throughput | Unavailable
             try:
-                found = measure_throughput(
-                    row.bundle, row.precision, row.target, row.inputs(frames), seconds
+                measured = measure_throughput(
+                    one.bundle, row.precision, one.target, one.inputs(frames), seconds
                 )
-                entry |= {"status": "ok", "reason": None, **found}
             except Exception as error:  # a row fails, the table continues
-                entry |= {"status": "failed", "reason": last_line(error)}
-            entries.append(entry)
+                measured = Unavailable(unavailable=last_line(error))
+            entries.append(
+                ThroughputEntry(
+                    model=row.model,
+                    role=row.role,
+                    precision=row.precision,
+                    target=row.target,
+                    measured=measured,
+                )
+            )
             advance()
     return entries

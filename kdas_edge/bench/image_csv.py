@@ -4,48 +4,50 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from kdas_edge.bench.scores import PROTOCOLS
+from kdas_edge.bench.results import PROTOCOLS, AccuracyEntry, Protocol
 from kdas_edge.errors import UserError
 from kdas_edge.files import write_text_atomic
 
 _KEYS = ("dataset", "image", "model", "precision", "target", "polyp_fraction", "size")
-_OF_IMAGE = ("name", "polyp_fraction", "size")
+# with these a spreadsheet begins a formula, and some run programs
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write_image_csv(path: Path, results: dict[str, Any]) -> None:
+def write_image_csv(path: Path, entries: Sequence[AccuracyEntry]) -> None:
     """Write one line per data set, image, model, precision and target.
 
     Args:
         path: of the file; replaced if it exists.
-        results: the JSON object of `kdas-edge bench` or `kdas-edge eval`.
+        entries: `accuracy` of a result.
 
     The columns are `dataset, image, model, precision, target, polyp_fraction` (0…1), `size`
     (small, medium, large, polyp-free), then every metric as `protocol.metric`, for example
-    `deploy.Dice` and `paper.mDice`. A cell is empty where a metric is undefined on the image.
+    `deploy.Dice` and `paper.mDice`. A cell is empty where a metric is undefined on the image. A
+    name that a spreadsheet would take for a formula has an apostrophe before it. Where it is known
+    which images the model was trained on, `trained_on` is the last column.
 
     Raises:
         UserError: no accuracy was measured, or the file cannot be written.
     """
-    entries = results["accuracy"] if "accuracy" in results else _of_evaluation(results)
     if not entries:
         raise UserError("--csv lists the scores of images; name a data set with --data")
-    lines: dict[tuple[str, ...], dict[str, Any]] = {}
-    metrics: dict[str, list[str]] = {protocol: [] for protocol in PROTOCOLS}
+    lines: dict[tuple[str, ...], dict[str, object]] = {}
+    metrics: dict[Protocol, dict[str, None]] = {protocol: {} for protocol in PROTOCOLS}
+    known = any(entry.per_image.trained_on is not None for entry in entries)
     for entry in entries:
-        protocol = entry["protocol"]
-        for row in entry["per_image"]:
-            about = (entry["dataset"], row["name"], *(entry[key] for key in _KEYS[2:5]))
-            line = lines.setdefault(about, dict(zip(_KEYS, about, strict=False)))
-            line.update(polyp_fraction=row["polyp_fraction"], size=row["size"])
-            for name, value in row.items():
-                if name not in _OF_IMAGE:
-                    column = f"{protocol}.{name}"
-                    line[column] = value
-                    if column not in metrics[protocol]:
-                        metrics[protocol].append(column)
+        for image in entry.per_image.rows():
+            about = (entry.dataset, image.name, entry.model, entry.precision, entry.target)
+            names = dict(zip(_KEYS, map(plain, about), strict=False))
+            line = lines.setdefault(about, dict(names))
+            line.update(polyp_fraction=image.fraction, size=image.size)
+            if known:
+                line["trained_on"] = image.trained_on
+            for name, value in image.metrics.items():
+                line[f"{entry.protocol}.{name}"] = value
+                metrics[entry.protocol][f"{entry.protocol}.{name}"] = None
     columns = [*_KEYS, *(name for found in metrics.values() for name in found)]
+    columns += ["trained_on"] if known else []
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -53,12 +55,6 @@ def write_image_csv(path: Path, results: dict[str, Any]) -> None:
     write_text_atomic(path, text.getvalue())
 
 
-def _of_evaluation(results: dict[str, Any]) -> Sequence[dict[str, Any]]:
-    """The entries of an `eval` result, with the model that stands once above them."""
-    model = results["model"]["name"] if "model" in results else results["maps"]
-    about = {
-        "model": model,
-        "precision": results.get("precision", ""),
-        "target": results.get("target", ""),
-    }
-    return [{**about, **entry} for entry in results["results"]]
+def plain(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text

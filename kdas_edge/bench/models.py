@@ -6,7 +6,6 @@ that everything after this file sees bundles only.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from kdas_edge.bench.accuracy import Predict
 from kdas_edge.bench.peer_pipeline import PeerPipeline
 from kdas_edge.bench.peers import PeerBundle
+from kdas_edge.bench.results import MeasuredModel, ModelOrigin, Role
 from kdas_edge.bundle.manifest import (
     FILE_NAME,
     PRECISIONS,
@@ -28,12 +28,13 @@ from kdas_edge.bundle.manifest import (
 )
 from kdas_edge.bundle.reader import Bundle, open_bundle
 from kdas_edge.data.lineage import Lineage, read_lineage
-from kdas_edge.errors import UserError
+from kdas_edge.errors import KdasEdgeError, last_line, UserError
 from kdas_edge.files import sha256
 from kdas_edge.runtime.backends import FORMATS, Backend
 from kdas_edge.runtime.segmenter import preprocess
 
 _CHECKPOINTS = (".safetensors", ".pth", ".pt")
+NOT_FINITE = "its output holds NaN or infinite numbers; train or export the model again"
 
 
 def open_model(path: Path) -> Bundle:
@@ -70,18 +71,25 @@ def precisions(bundle: Bundle, runtime: str) -> list[str]:
 def predictor(bundle: Bundle, backend: Backend) -> Predict:
     """A function from a (H, W, 3) uint8 RGB frame to float32 polyp probabilities.
 
-    Ours are (S, S), a peer's (H, W): see `bench.pipeline.Pipeline.probability`.
+    Ours are (S, S), a peer's (H, W): see `bench.pipeline.Pipeline.probability`. It raises
+    `KdasEdgeError` where the model gives NaN or infinite numbers.
     """
     # a model that was loaded for a batch gets the frame as often, and its first answer counts
     batch = backend.effective.get("batch", 1)
     assert isinstance(batch, int)
+    peer = None
     if isinstance(bundle, PeerBundle):
         peer = PeerPipeline(bundle.name, bundle.config, backend, batch)
-        return lambda frame: peer.probability(backend.infer(peer.prepare(frame)), *frame.shape[:2])
 
     def predict(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        x = preprocess(frame, bundle.manifest)
-        return backend.infer(np.repeat(x, batch, axis=0) if batch > 1 else x)[0, 1]
+        if peer is not None:
+            found = peer.probability(backend.infer(peer.prepare(frame)), *frame.shape[:2])
+        else:
+            x = preprocess(frame, bundle.manifest)
+            found = backend.infer(np.repeat(x, batch, axis=0) if batch > 1 else x)[0, 1]
+        if not np.isfinite(found).all():
+            raise KdasEdgeError(NOT_FINITE)
+        return found
 
     return predict
 
@@ -120,18 +128,32 @@ def is_checkpoint(bundle: Bundle) -> bool:
     return _kind(bundle) == "checkpoint"
 
 
-def describe(bundle: Bundle) -> dict[str, Any]:
+def is_bundle(bundle: Bundle) -> bool:
+    """True for an exported bundle; False for a checkpoint or a peer."""
+    return _kind(bundle) == "bundle"
+
+
+def describe(bundle: Bundle, role: Role = "student") -> MeasuredModel:
     """What a result file says about a model: contract, provenance, sizes and hashes."""
     manifest = bundle.manifest
-    return {
-        "kind": _kind(bundle),
-        # a result is published; the folders above the model are nobody's business
-        "folder": bundle.path.name,
-        "input_size": manifest.size,
-        "threshold": manifest.threshold,
-        "provenance": manifest.provenance.model_dump(mode="json", exclude={"split"}),
-        "files": {name: record.model_dump() for name, record in sorted(manifest.files.items())},
-    }
+    made = manifest.provenance
+    return MeasuredModel(
+        role=role,
+        kind=_kind(bundle),
+        # a result is published; the folders above the model are private
+        folder=bundle.path.name,
+        input_size=manifest.size,
+        threshold=manifest.threshold,
+        provenance=ModelOrigin(
+            created=made.created,
+            code_version=made.code_version,
+            data_split_sha256=made.data_split_sha256,
+            parameters=made.parameters,
+            multiply_accumulates=made.multiply_accumulates,
+        ),
+        config=bundle.config if isinstance(bundle, PeerBundle) else None,
+        files=dict(sorted(manifest.files.items())),
+    )
 
 
 def _checkpoint(path: Path) -> Bundle:

@@ -1,14 +1,23 @@
 """What a benchmark says of one bundle, in the form in which a manifest keeps it."""
 
+from dataclasses import asdict
 from typing import Any
 
+from kdas_edge.bench.results import (
+    AccuracyEntry,
+    AccuracyKey,
+    BenchResult,
+    MeasuredModel,
+    RobustnessEntry,
+    pooled_dice,
+)
 from kdas_edge.bundle.manifest import AccuracyRecord
 from kdas_edge.bundle.reader import Bundle, model_files
 from kdas_edge.data.corruptions import STRENGTHS
 from kdas_edge.errors import UserError
 
 
-def measured_name(results: dict[str, Any], bundle: Bundle) -> str:
+def measured_name(results: BenchResult, bundle: Bundle) -> str:
     """The name under which a benchmark measured this very bundle.
 
     The model files decide, not the name nor the card: a bundle may be renamed or copied.
@@ -16,137 +25,134 @@ def measured_name(results: dict[str, Any], bundle: Bundle) -> str:
     Raises:
         UserError: the benchmark measured none, or other files of that name.
     """
-    for name, model in results["models"].items():
+    for name, model in results.models.items():
         if is_measured(model, bundle):
             return str(name)
-    known = ", ".join(results["models"])
+    known = ", ".join(results.models)
     raise UserError(
         f"the benchmark measured {known}, but not the model files of {bundle.path.name}; "
         "run kdas-edge bench on this bundle"
     )
 
 
-def is_measured(model: dict[str, Any], bundle: Bundle) -> bool:
+def is_measured(model: MeasuredModel, bundle: Bundle) -> bool:
     """True if an entry of a result's `models` is of exactly these model files."""
     names = [name for item in bundle.manifest.models for name in model_files(item)]
-    recorded = model["files"]
     return all(
-        name in recorded and recorded[name]["sha256"] == bundle.manifest.files[name].sha256
+        name in model.files and model.files[name].sha256 == bundle.manifest.files[name].sha256
         for name in names
     )
 
 
-def accuracy_records(results: dict[str, Any], name: str) -> list[AccuracyRecord]:
+def accuracy_records(results: BenchResult, name: str) -> list[AccuracyRecord]:
     """The accuracies of one model, with their intervals.
 
     Args:
-        results: the JSON object of `kdas-edge bench`.
+        results: of `kdas-edge bench`.
         name: of `measured_name`.
     """
     return [
         AccuracyRecord(
-            dataset=entry["dataset"],
-            protocol=entry["protocol"],
-            precision=entry["precision"],
-            runtime=entry["target"],
-            images=entry["images"],
+            dataset=entry.dataset,
+            protocol=entry.protocol,
+            precision=entry.precision,
+            runtime=entry.target,
+            images=entry.images,
             metrics={
-                **{metric: value["mean"] for metric, value in entry["metrics"].items()},
-                **entry["set_metrics"],
+                **{metric: value.mean for metric, value in entry.metrics.items()},
+                **entry.set_metrics,
             },
-            intervals={
-                metric: (value["low"], value["high"]) for metric, value in entry["metrics"].items()
-            },
+            intervals={metric: (value.low, value.high) for metric, value in entry.metrics.items()},
         )
-        for entry in results["accuracy"]
-        if entry["model"] == name
+        for entry in results.accuracy
+        if entry.model == name
     ]
 
 
-def benchmark_note(results: dict[str, Any], name: str) -> dict[str, Any]:
+def benchmark_note(results: BenchResult, name: str) -> dict[str, Any]:
     """The latencies of one model, its differences to the teacher, and where it fails.
 
-    With the machine and the data on which all that was measured.
+    With the machine and the data on which all that was measured; a manifest keeps it as JSON.
     """
-    machine = results["environment"]
+    machine = results.environment
     return {
-        "cpu": machine["cpu"],
-        "created": machine["created"],
-        "code_version": machine["code_version"],
-        "data": results["data"],
+        "cpu": machine.cpu,
+        "created": machine.created,
+        "code_version": machine.code_version,
+        "data": {key: record.model_dump() for key, record in results.data.items()},
         "rows": [
             {
-                "precision": row["precision"],
-                "target": row["target"],
-                **{key: row["latency"][key] for key in ("p50", "p90", "p99")},
-                "speedup": row["speedup"]["value"] if "speedup" in row else None,
+                "precision": row.precision,
+                "target": row.target,
+                "p50": row.latency.p50,
+                "p90": row.latency.p90,
+                "p99": row.latency.p99,
+                "speedup": row.speedup.value if row.speedup is not None else None,
             }
-            for row in results["rows"]
-            if row["model"] == name and row["status"] == "ok" and "latency" in row
+            for row in results.rows
+            if row.model == name and row.status == "ok" and row.latency is not None
         ],
         "differences": [
             {
-                **{key: entry[key] for key in ("dataset", "protocol", "precision", "target")},
-                **entry["difference_to_teacher"],
+                "dataset": entry.dataset,
+                "protocol": entry.protocol,
+                "precision": entry.precision,
+                "target": entry.target,
+                **asdict(entry.difference_to_teacher),
             }
-            for entry in results["accuracy"]
-            if entry["model"] == name and "difference_to_teacher" in entry
+            for entry in results.accuracy
+            if entry.model == name and entry.difference_to_teacher is not None
         ],
         "failures": _failures(results, name),
     }
 
 
-def _failures(results: dict[str, Any], name: str) -> dict[str, Any]:
-    """What a mean hides of one model: sizes of polyps, missed ones, spoilt images.
+def _failures(results: BenchResult, name: str) -> dict[str, Any]:
+    """What a mean hides of one model: sizes of polyps, missed ones, corrupted images.
 
     Of its smallest precision in the first runtime that was scored: what a device runs.
     """
-    deployed = [
-        entry
-        for entry in results["accuracy"]
-        if entry["model"] == name and entry["protocol"] == "deploy"
-    ]
+    deployed = [e for e in results.accuracy if e.model == name and e.protocol == "deploy"]
     if not deployed:
         return {}
-    targets = list(dict.fromkeys(entry["target"] for entry in deployed))
-    kinds = {entry["precision"] for entry in deployed if entry["target"] == targets[0]}
+    target = deployed[0].target
+    kinds = {entry.precision for entry in deployed if entry.target == target}
     kind = "int8" if "int8" in kinds else min(kinds)
-
-    def chosen(entry: dict[str, Any]) -> bool:
-        return (entry["model"], entry["precision"], entry["target"]) == (name, kind, targets[0])
-
-    spoilt: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for entry in filter(chosen, results.get("robustness") or []):
-        spoilt.setdefault((entry["corruption"], entry["strength"]), []).append(entry)
+    chosen = AccuracyKey(name, kind, target)
+    corrupted: dict[tuple[str, int], list[RobustnessEntry]] = {}
+    for entry in results.robustness:
+        if entry.key == chosen and "Dice" in entry.metrics:
+            corrupted.setdefault((entry.corruption, entry.strength), []).append(entry)
     return {
         "precision": kind,
-        "target": targets[0],
-        "sizes": [
-            {
-                "dataset": entry["dataset"],
-                "size": size,
-                "what": group["what"],
-                "images": group["images"],
-                **{key: group["metrics"]["Dice"][key] for key in ("mean", "low", "high")},
-                "detected": group["metrics"].get("detected_frame", {}).get("mean"),
-            }
-            for entry in deployed
-            if chosen(entry)
-            for size, group in entry["by_size"].items()
-            if "Dice" in group["metrics"]
-        ],
-        "spoilt": [
+        "target": target,
+        "sizes": [size for entry in deployed if entry.key == chosen for size in _size_notes(entry)],
+        "corrupted": [
             {
                 "corruption": corruption,
-                "images": sum(entry["images"] for entry in spoilt[corruption, 0]),
-                "dice": [pooled_dice(spoilt[corruption, level]) for level in (0, *STRENGTHS)],
+                "images": sum(entry.images for entry in corrupted[corruption, 0]),
+                "dice": [pooled_dice(corrupted[corruption, level]) for level in (0, *STRENGTHS)],
             }
-            for corruption in dict.fromkeys(corruption for corruption, _ in spoilt)
+            for corruption in dict.fromkeys(corruption for corruption, _ in corrupted)
         ],
     }
 
 
-def pooled_dice(entries: list[dict[str, Any]]) -> float:
-    """Mean Dice of entries of several data sets, each image counting alike."""
-    dice = [entry["metrics"]["Dice"] for entry in entries if "Dice" in entry["metrics"]]
-    return float(sum(one["count"] * one["mean"] for one in dice) / sum(o["count"] for o in dice))
+def _size_notes(entry: AccuracyEntry) -> list[dict[str, Any]]:
+    found = []
+    for size, group in entry.by_size.items():
+        dice, detected = group.metrics.get("Dice"), group.metrics.get("detected_frame")
+        if dice is not None:
+            found.append(
+                {
+                    "dataset": entry.dataset,
+                    "size": size,
+                    "what": group.what,
+                    "images": group.images,
+                    "mean": dice.mean,
+                    "low": dice.low,
+                    "high": dice.high,
+                    "detected": detected.mean if detected is not None else None,
+                }
+            )
+    return found

@@ -1,35 +1,27 @@
-"""Dice on images that an endoscope spoilt: teacher, float and int8 side by side.
+"""Dice on corrupted images: teacher, float and int8 side by side.
 
-`kdas-edge bench … --robustness` adds to the result the key `robustness`, a list with one entry per
-model × precision × data set × corruption × strength, under the deploy protocol:
-
-- `model`, `precision`, `target`, `dataset`, `corruption`, `strength` (0 is the clean image, once
-  for each corruption, then 1, 2, 3), `images`;
-- `metrics`: name to `mean`, `low`, `high`, `count` (95 % bootstrap over the images);
-- `difference_to_clean`: Dice of this entry minus Dice of the same model on the clean images;
-- `difference_to_teacher`, `difference_to_fp32`: minus the teacher's fp32, or the same model's
-  fp32, on the same corrupted images. All are paired per image.
-
-They are measured on the first target only. `settings.robustness` names the corruptions, the seed
+`kdas-edge bench … --robustness` scores them under the deploy protocol, on the first target only;
+see `results.RobustnessEntry`. `settings.robustness` of the result names the corruptions, the seed
 and the number of images of each set.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.bench.accuracy import Predict, to_size
 from kdas_edge.bench.ahead import load_ahead
+from kdas_edge.bench.candidates import Candidate, Settings
 from kdas_edge.bench.models import predictor
-from kdas_edge.bench.rows import Row, Settings
-from kdas_edge.bench.scores import MAIN_METRIC, ImageScore, SetScores, paired_difference
+from kdas_edge.bench.results import MAIN_METRIC, AccuracyKey, RobustnessEntry
+from kdas_edge.bench.scores import ImageScore, SetScores, paired_difference
 from kdas_edge.console import info, progress
 from kdas_edge.data.corruptions import CORRUPTIONS, SEED, STRENGTHS, check_names, corrupt
 from kdas_edge.data.layout import ImageSet, Pair, read_pair
-from kdas_edge.errors import UserError, last_line
+from kdas_edge.errors import last_line, UserError
 from kdas_edge.metrics import deploy
+from kdas_edge.metrics.bootstrap import Estimate
 
 # what is scored, per model and set: corruption (or "" for clean) and strength
 Condition = tuple[str, int]
@@ -54,13 +46,13 @@ def choose_images(image_set: ImageSet, limit: int | None) -> tuple[Pair, ...]:
 
 
 def score_corrupted(
-    predictors: Mapping[str, Predict],
-    thresholds: Mapping[str, float],
+    predictors: Mapping[AccuracyKey, Predict],
+    thresholds: Mapping[AccuracyKey, float],
     image_set: ImageSet,
     corruptions: Sequence[str],
     limit: int | None = None,
     seed: int = SEED,
-) -> dict[str, dict[Condition, SetScores] | Exception]:
+) -> dict[AccuracyKey, dict[Condition, SetScores] | Exception]:
     """Score several predictors on clean and corrupted images; all see the same pixels.
 
     Args:
@@ -80,10 +72,10 @@ def score_corrupted(
     check_names(list(corruptions))
     conditions = [CLEAN, *((name, strength) for name in corruptions for strength in STRENGTHS)]
     pairs = choose_images(image_set, limit)
-    rows: dict[str, dict[Condition, list[ImageScore]]] = {
+    rows: dict[AccuracyKey, dict[Condition, list[ImageScore]]] = {
         key: {condition: [] for condition in conditions} for key in predictors
     }
-    failures: dict[str, Exception] = {}
+    failures: dict[AccuracyKey, Exception] = {}
     steps = len(pairs) * len(conditions)
     with progress(steps, f"corrupted images of {image_set.name}") as advance:
         work = [(pair, condition) for pair in pairs for condition in conditions]
@@ -110,45 +102,48 @@ def score_corrupted(
     }
 
 
-def robustness_rows(
-    group: Sequence[Row], sets: Mapping[str, ImageSet], settings: Settings, teacher: str | None
-) -> list[dict[str, Any]]:
-    """The entries of the rows of one target that are loaded; of the teacher only its fp32.
+def measure_robustness(
+    group: Sequence[Candidate],
+    sets: Mapping[str, ImageSet],
+    settings: Settings,
+    teacher: str | None,
+) -> list[RobustnessEntry]:
+    """The entries of the loaded candidates of one target; of the teacher only its fp32.
 
     Returns:
-        Nothing where no row is left.
+        Nothing where none is left.
     """
-    chosen: dict[str, Row] = {}
-    for row in group:
-        of_teacher = row.role == "teacher" and row.precision != "fp32"
-        if row.reason is None and row.backend is not None and not of_teacher:
-            chosen.setdefault(row.accuracy_key, row)
+    chosen: dict[AccuracyKey, Candidate] = {}
+    for one in group:
+        of_teacher = one.row.role == "teacher" and one.row.precision != "fp32"
+        if not one.failed and one.backend is not None and not of_teacher:
+            chosen.setdefault(one.accuracy_key, one)
     predictors = {
-        key: predictor(row.bundle, row.backend)
-        for key, row in chosen.items()
-        if row.backend is not None
+        key: predictor(one.bundle, one.backend)
+        for key, one in chosen.items()
+        if one.backend is not None
     }
     if not predictors:
         return []
-    thresholds = {key: row.bundle.manifest.threshold for key, row in chosen.items()}
+    thresholds = {key: one.bundle.manifest.threshold for key, one in chosen.items()}
     limit = settings.robustness_limit
     return robustness_entries(predictors, thresholds, sets, settings.robustness, limit, teacher)
 
 
 def robustness_entries(
-    predictors: Mapping[str, Predict],
-    thresholds: Mapping[str, float],
+    predictors: Mapping[AccuracyKey, Predict],
+    thresholds: Mapping[AccuracyKey, float],
     sets: Mapping[str, ImageSet],
     corruptions: Sequence[str],
     limit: int | None = None,
     teacher: str | None = None,
     seed: int = SEED,
-) -> list[dict[str, Any]]:
-    """The entries of the result file; see the module.
+) -> list[RobustnessEntry]:
+    """The entries of the result file.
 
     Args:
-        predictors: `model|precision|target` to a function from a frame to probabilities. One that
-            fails is left out, and a line says why.
+        predictors: key to a function from a frame to probabilities. One that fails is left out,
+            and a line says why.
         thresholds: with the same keys, 0…1.
         sets: name to data set.
         corruptions: names; see `data.corruptions`.
@@ -163,36 +158,21 @@ def robustness_entries(
     alive = dict(predictors)
     for image_set in sets.values():
         results = score_corrupted(alive, thresholds, image_set, corruptions, limit, seed)
-        scores: dict[str, dict[Condition, SetScores]] = {}
+        scores: dict[AccuracyKey, dict[Condition, SetScores]] = {}
         for key, result in results.items():
             if isinstance(result, Exception):
-                info(f"robustness of {key.replace('|', ' ')} left out: {last_line(result)}")
+                info(f"robustness of {key} left out: {last_line(result)}")
                 del alive[key]
                 if not alive:
                     raise UserError(f"every model failed: {last_line(result)}") from result
             else:
                 scores[key] = result
-        for key, by_condition in scores.items():
-            model, precision, target = key.split("|", 2)
-            for corruption in corruptions:
-                for strength in (0, *STRENGTHS):
-                    condition = (corruption, strength) if strength else CLEAN
-                    others = {
-                        "clean": by_condition[CLEAN] if strength else None,
-                        "teacher": scores.get(f"{teacher}|fp32|{target}", {}).get(condition),
-                        "fp32": scores.get(f"{model}|fp32|{target}", {}).get(condition),
-                    }
-                    entries.append(
-                        {
-                            "model": model,
-                            "precision": precision,
-                            "target": target,
-                            "dataset": image_set.name,
-                            "corruption": corruption,
-                            "strength": strength,
-                            **_entry(by_condition[condition], others),
-                        }
-                    )
+        entries += [
+            _entry(key, scores, corruption, strength, teacher)
+            for key in scores
+            for corruption in corruptions
+            for strength in (0, *STRENGTHS)
+        ]
     return entries
 
 
@@ -213,48 +193,34 @@ class _Loader:
         return corrupt(self.frame, corruption, strength, pair.name, self.seed), self.mask
 
 
-def _entry(scores: SetScores, others: Mapping[str, SetScores | None]) -> dict[str, Any]:
-    metric = MAIN_METRIC[scores.protocol]
-    differences = {
-        f"difference_to_{name}": paired_difference(scores, other, metric).as_json()
-        for name, other in others.items()
-        if other is not None and other is not scores
-    }
-    return {
-        "images": len(scores.rows),
-        "metrics": {name: value.as_json() for name, value in scores.summary().items()},
-        **differences,
-    }
+def _entry(
+    key: AccuracyKey,
+    scores: Mapping[AccuracyKey, Mapping[Condition, SetScores]],
+    corruption: str,
+    strength: int,
+    teacher: str | None,
+) -> RobustnessEntry:
+    condition = (corruption, strength) if strength else CLEAN
+    mine = scores[key][condition]
 
+    def minus(other: SetScores | None) -> Estimate | None:
+        metric = MAIN_METRIC["deploy"]
+        if other is None or other is mine or not len(mine.values(metric)):
+            return None
+        return paired_difference(mine, other, metric)
 
-def robustness_tables(results: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """One table per data set: corruption × strength against model, Dice and what is lost.
-
-    Args:
-        results: the JSON object of `kdas-edge bench --robustness`.
-    """
-    entries = results.get("robustness") or []
-    tables = []
-    for dataset in dict.fromkeys(entry["dataset"] for entry in entries):
-        mine = [entry for entry in entries if entry["dataset"] == dataset]
-        models = list(dict.fromkeys((e["model"], e["precision"]) for e in mine))
-        found = {(e["corruption"], e["strength"], e["model"], e["precision"]): e for e in mine}
-        rows = [["clean", "", *(_cell(found[mine[0]["corruption"], 0, *m]) for m in models)]]
-        for corruption in dict.fromkeys(entry["corruption"] for entry in mine):
-            for strength in STRENGTHS:
-                cells = [_cell(found[corruption, strength, *model]) for model in models]
-                label = corruption.replace("_", " ") if strength == STRENGTHS[0] else ""
-                rows.append([label, str(strength), *cells])
-        headings = ["corruption", "strength", *(f"{model} {kind}" for model, kind in models)]
-        title = f"Dice on spoilt images of {dataset} ({mine[0]['images']} images); in brackets the"
-        tables.append((f"{title} change from clean with its 95 % interval", headings, rows))
-    return tables
-
-
-def _cell(entry: dict[str, Any]) -> str:
-    if "Dice" not in entry["metrics"]:
-        return "–"
-    dice, change = entry["metrics"]["Dice"]["mean"], entry.get("difference_to_clean")
-    if change is None:
-        return f"{dice:.3f}"
-    return f"{dice:.3f} ({change['mean']:+.3f}, {change['low']:+.3f} to {change['high']:+.3f})"
+    of_teacher = scores.get(AccuracyKey(teacher or "", "fp32", key.target), {})
+    of_float = scores.get(AccuracyKey(key.model, "fp32", key.target), {})
+    return RobustnessEntry(
+        model=key.model,
+        precision=key.precision,
+        target=key.target,
+        dataset=mine.dataset,
+        corruption=corruption,
+        strength=strength,
+        images=len(mine.rows),
+        metrics=mine.summary(),
+        difference_to_clean=minus(scores[key][CLEAN]),
+        difference_to_teacher=minus(of_teacher.get(condition)),
+        difference_to_fp32=minus(of_float.get(condition)),
+    )

@@ -1,43 +1,13 @@
 """Scores per image, their means with intervals, and paired differences between models."""
 
-import functools
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdas_edge.bench.results import Protocol
+from kdas_edge.metrics.bootstrap import Estimate, bootstrap_mean
 from kdas_edge.metrics.sizes import size_group
-
-Protocol = Literal["paper", "deploy"]
-PROTOCOLS: tuple[Protocol, ...] = ("paper", "deploy")
-# the metric that tables and plots show for each protocol
-MAIN_METRIC: dict[str, str] = {"paper": "mDice", "deploy": "Dice"}
-_RESAMPLES = 2000
-_SEED = 20231
-# images up to which resampled sets are kept for the next metric; 6 MB each
-_SHARED = 400
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over images with its 95 % bootstrap interval.
-
-    Attributes:
-        mean: over the `count` images for which the metric is defined.
-        low, high: the 2.5 % and 97.5 % points of the means of resampled image sets. They say how
-            much another draw of images from the same source would change the mean, no more.
-        count: images that entered.
-    """
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-    def as_json(self) -> dict[str, float | int]:
-        """A JSON object with the four numbers."""
-        return {"mean": self.mean, "low": self.low, "high": self.high, "count": self.count}
 
 
 @dataclass(frozen=True)
@@ -58,18 +28,6 @@ class ImageScore:
     def size(self) -> str:
         """Group of the polyp's size; see `metrics.sizes`."""
         return size_group(self.fraction)
-
-    def as_json(self) -> dict[str, Any]:
-        """A JSON object: `name`, `polyp_fraction`, `size` and every metric, to six decimals."""
-        return {
-            "name": self.name,
-            "polyp_fraction": round(self.fraction, 6),
-            "size": self.size,
-            **{
-                name: None if value is None else round(value, 6)
-                for name, value in self.metrics.items()
-            },
-        }
 
 
 @dataclass(frozen=True)
@@ -106,42 +64,6 @@ class SetScores:
         names = self.rows[0].metrics if self.rows else {}
         found = {name: self.estimate(name) for name in names}
         return {name: value for name, value in found.items() if value is not None}
-
-    def as_json(self) -> dict[str, Any]:
-        """A JSON object with the summary and every image's values."""
-        return {
-            "dataset": self.dataset,
-            "protocol": self.protocol,
-            "images": len(self.rows),
-            "skipped_polyp_free": self.skipped,
-            "metrics": {name: value.as_json() for name, value in self.summary().items()},
-            "set_metrics": self.set_metrics,
-            "per_image": [row.as_json() for row in self.rows],
-        }
-
-
-def bootstrap_mean(values: NDArray[np.float64], seed: int = _SEED) -> Estimate:
-    """Mean of `values` (N,) with its 95 % percentile bootstrap interval, seeded."""
-    if len(values) == 1:
-        only = float(values[0])
-        return Estimate(only, only, only, 1)
-    count = len(values)
-    draw = _shared_resamples if count <= _SHARED else _resamples
-    means = draw(count, seed) @ values / count
-    low, high = np.percentile(means, (2.5, 97.5))
-    return Estimate(float(values.mean()), float(low), float(high), len(values))
-
-
-def _resamples(count: int, seed: int) -> NDArray[np.float64]:
-    """(2000, N): how often each of N images occurs in each resampled set."""
-    rng = np.random.default_rng(seed)
-    # counts instead of indices: N numbers a resample, whatever the size of the set
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    return drawn.astype(np.float64)
-
-
-# every metric of every model on a set is resampled alike, and drawing costs more than averaging
-_shared_resamples = functools.lru_cache(maxsize=16)(_resamples)
 
 
 def paired_difference(first: SetScores, second: SetScores, metric: str) -> Estimate:

@@ -11,13 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.bench.memory import UNAVAILABLE, folder_bytes, peak_bytes, resident_bytes
+from kdas_edge.bench.results import ModelCache, Startup, Unavailable
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.errors import last_line
 from kdas_edge.runtime.backends import FORMATS, check_present
@@ -27,7 +28,19 @@ _TIMEOUT = 600.0
 _MARK = "startup: "
 
 
-def measure_startup(bundle: Bundle, precision: str, target: Target) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Job:
+    """What the measuring process is asked; see `measure_here`."""
+
+    file: str
+    target: str
+    shape: tuple[int, ...]
+    dtype: str
+    cache: str | None = None
+    store: str | None = None
+
+
+def measure_startup(bundle: Bundle, precision: str, target: Target) -> Startup | Unavailable:
     """Load a `core` model in a fresh process and tell what that took.
 
     The file is in the operating system's cache, as after a restart of the program, not of the
@@ -37,43 +50,32 @@ def measure_startup(bundle: Bundle, precision: str, target: Target) -> dict[str,
         bundle: an opened bundle.
         precision: which of its models.
         target: where.
-
-    Returns:
-        `{"unavailable": reason}`, or milliseconds and bytes:
-        `load_ms` from the file to a model that is ready, without a cache; `first_ms` the first
-        inference; `resident_bytes` by which loading and the first inference made the process grow
-        (`resident_after_load_bytes` loading alone; memory of a GPU or NPU is not in it), `null`
-        where the system does not tell; `peak_bytes` how far it grew in between; `cache` with
-        `load_ms`, a load that finds the model in OpenVINO's model cache, and `bytes` of that cache,
-        or `null` for a runtime without one.
     """
     model = bundle.model(precision, FORMATS[target.runtime])
     if model is None:
-        return {"unavailable": f"{bundle.name} has no {precision} model for {target.runtime}"}
+        return Unavailable(
+            unavailable=f"{bundle.name} has no {precision} model for {target.runtime}"
+        )
     contract = bundle.manifest.inputs["core"]
-    job: dict[str, Any] = {
-        "file": str(bundle.file(model.path)),
-        "target": str(target),
-        "shape": [target.batch, *contract.shape[1:]],
-        "dtype": contract.dtype,
-    }
+    shape = (target.batch, *contract.shape[1:])
+    job = _Job(str(bundle.file(model.path)), str(target), shape, contract.dtype)
     try:
         with tempfile.TemporaryDirectory(prefix="kdas-edge-cache-") as folder:
-            cache = folder if target.runtime == "openvino" else None
-            result = _in_a_process({**job, "store": cache})
-            result["cache"] = None
-            if cache is not None:
-                size = folder_bytes(Path(folder))
-                found = _in_a_process({**job, "cache": cache})
-                result["cache"] = {"load_ms": found["load_ms"], "bytes": size}
+            if target.runtime != "openvino":
+                return _in_a_process(job)
+            result = _in_a_process(replace(job, store=folder))
+            size = folder_bytes(Path(folder))
+            found = _in_a_process(replace(job, cache=folder))
+            cache = ModelCache(load_ms=found.load_ms, bytes=size)
+            return result.model_copy(update={"cache": cache})
     except (OSError, subprocess.SubprocessError) as error:
-        return {"unavailable": f"the measuring process failed: {error}"[:300]}
-    return result
+        return Unavailable(unavailable=f"the measuring process failed: {error}"[:300])
 
 
-def _in_a_process(job: dict[str, Any]) -> dict[str, Any]:
+def _in_a_process(job: _Job) -> Startup:
     done = subprocess.run(
-        [sys.executable, "-m", "kdas_edge.bench.startup", json.dumps(job)],
+        # -P: a numpy.py in the working folder is not ours
+        [sys.executable, "-P", "-m", "kdas_edge.bench.startup", json.dumps(asdict(job))],
         capture_output=True,
         text=True,
         timeout=_TIMEOUT,
@@ -83,8 +85,7 @@ def _in_a_process(job: dict[str, Any]) -> dict[str, Any]:
     if done.returncode or not found:
         said = last_line(done.stderr)
         raise subprocess.SubprocessError(said or f"exit code {done.returncode}")
-    result: dict[str, Any] = json.loads(found[-1].removeprefix(_MARK))
-    return result
+    return Startup.model_validate_json(found[-1].removeprefix(_MARK))
 
 
 def measure_here(
@@ -94,7 +95,7 @@ def measure_here(
     dtype: str = "float32",
     cache: Path | None = None,
     store: Path | None = None,
-) -> dict[str, Any]:
+) -> Startup:
     """Load a model file in this process, which has loaded no model before.
 
     Args:
@@ -104,9 +105,6 @@ def measure_here(
         dtype: of the input.
         cache: load with OpenVINO's model cache in this folder.
         store: afterwards fill OpenVINO's model cache in this folder.
-
-    Returns:
-        See `measure_startup`.
     """
     check_present(target)  # imports the runtime and starts its device, which is no model's growth
     x = np.zeros(shape, dtype=dtype)
@@ -121,16 +119,14 @@ def measure_here(
     ran, peak = resident_bytes(), peak_bytes()
     if store is not None:
         _load(file, target, x, store)
-    result: dict[str, Any] = {
-        "load_ms": round(1e3 * (loaded_at - start), 2),
-        "first_ms": round(1e3 * (finished - begun), 2),
-        "resident_bytes": _growth(before, ran),
-        "resident_after_load_bytes": _growth(before, loaded),
-        "peak_bytes": _growth(before, peak),
-    }
-    if before is None:
-        result["memory_unavailable"] = UNAVAILABLE
-    return result
+    return Startup(
+        load_ms=round(1e3 * (loaded_at - start), 2),
+        first_ms=round(1e3 * (finished - begun), 2),
+        resident_bytes=_growth(before, ran),
+        resident_after_load_bytes=_growth(before, loaded),
+        peak_bytes=_growth(before, peak),
+        memory_unavailable=UNAVAILABLE if before is None else None,
+    )
 
 
 def _load(
@@ -156,13 +152,13 @@ def _folder(path: str | None) -> Path | None:
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
+    asked = _Job(**json.loads(sys.argv[1]))
     answer = measure_here(
-        Path(asked["file"]),
-        parse_target(asked["target"]),
-        tuple(asked["shape"]),
-        asked["dtype"],
-        _folder(asked.get("cache")),
-        _folder(asked.get("store")),
+        Path(asked.file),
+        parse_target(asked.target),
+        tuple(asked.shape),
+        asked.dtype,
+        _folder(asked.cache),
+        _folder(asked.store),
     )
-    print(_MARK + json.dumps(answer))
+    print(_MARK + answer.model_dump_json())

@@ -7,10 +7,10 @@ runs without a pause, as the last of a video would, and its latency is told wind
 import gc
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from kdas_edge.bench.results import Sustained, Window
 from kdas_edge.errors import UserError
 from kdas_edge.latency import Run
 
@@ -25,7 +25,7 @@ def sustain(
     windows: int = WINDOWS,
     advance: Callable[[], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Any]:
+) -> Sustained:
     """Run a candidate for so long and summarise its latency in windows.
 
     Args:
@@ -34,11 +34,6 @@ def sustain(
         windows: into how many parts the time is cut; fewer if they would be under a second.
         advance: called after each window, for a progress bar.
         clock: seconds, rising.
-
-    Returns:
-        `seconds`, `inferences`, `window_seconds`, `windows` (for each `start_s`, `inferences`,
-        `p50` and `p99` in ms), `slowdown` (median of the last window by that of the first: 1.2 is
-        20 % slower) and `worst_slowdown` (the same of the slowest window).
 
     Raises:
         UserError: no time to run.
@@ -49,7 +44,7 @@ def sustain(
         )
     length = max(seconds / windows, min(_SHORTEST_WINDOW, seconds))
     count = max(1, round(seconds / length))
-    summaries: list[dict[str, Any]] = []
+    summaries: list[Window] = []
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -70,22 +65,22 @@ def sustain(
     finally:
         if collecting:
             gc.enable()
-    medians = [window["p50"] for window in summaries]
-    return {
-        "seconds": round(before - begun, 3),
-        "inferences": sum(window["inferences"] for window in summaries),
-        "window_seconds": round(seconds / count, 3),
-        "windows": summaries,
-        "slowdown": round(medians[-1] / medians[0], 4) if medians[0] else 1.0,
-        "worst_slowdown": round(max(medians) / medians[0], 4) if medians[0] else 1.0,
-    }
+    medians = [window.p50 for window in summaries]
+    return Sustained(
+        seconds=round(before - begun, 3),
+        inferences=sum(window.inferences for window in summaries),
+        window_seconds=round(seconds / count, 3),
+        windows=summaries,
+        slowdown=round(medians[-1] / medians[0], 4) if medians[0] else 1.0,
+        worst_slowdown=round(max(medians) / medians[0], 4) if medians[0] else 1.0,
+    )
 
 
-def _summary(start: float, samples: list[float]) -> dict[str, Any]:
+def _summary(start: float, samples: list[float]) -> Window:
     p50, p99 = np.percentile(samples, (50, 99))
-    return {
-        "start_s": round(start, 3),
-        "inferences": len(samples),
-        "p50": round(1e3 * float(p50), 4),
-        "p99": round(1e3 * float(p99), 4),
-    }
+    return Window(
+        start_s=round(start, 3),
+        inferences=len(samples),
+        p50=round(1e3 * float(p50), 4),
+        p99=round(1e3 * float(p99), 4),
+    )

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdas_edge.bench.results import Throughput, properties
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.environment import usable_cpus
 from kdas_edge.errors import UserError
@@ -31,7 +31,7 @@ def measure_throughput(
     target: Target,
     inputs: Sequence[NDArray[np.generic]],
     seconds: float,
-) -> dict[str, Any]:
+) -> Throughput:
     """Frames a second of a `core` model with as many requests in flight as the runtime likes.
 
     OpenVINO: an asynchronous queue under the hint THROUGHPUT, with the number of requests that
@@ -44,9 +44,6 @@ def measure_throughput(
         target: where; its options hold, but for `hint`.
         inputs: of the target's batch, fed in turn.
         seconds: how long.
-
-    Returns:
-        `frames_per_second`, `frames`, `seconds`, `requests` in flight, `batch` and `effective`.
 
     Raises:
         TargetError: the target is absent, has no requests in flight (torch), or cannot load it.
@@ -75,7 +72,7 @@ def _openvino(
     shape: Sequence[int],
     inputs: Sequence[NDArray[np.generic]],
     seconds: float,
-) -> dict[str, Any]:
+) -> Throughput:
     import openvino as ov
 
     from kdas_edge.runtime.backends.openvino import compile_model, effective_properties
@@ -100,7 +97,7 @@ def _openvino(
 
 def _onnxruntime(
     file: Path, target: Target, inputs: Sequence[NDArray[np.generic]], seconds: float
-) -> dict[str, Any]:
+) -> Throughput:
     from kdas_edge.runtime.backends.onnxruntime import open_session
 
     on_cpu = target.device == "CPU"
@@ -127,13 +124,13 @@ def _onnxruntime(
 
 def _result(
     inferences: int, seconds: float, requests: int, target: Target, effective: dict[str, object]
-) -> dict[str, Any]:
+) -> Throughput:
     frames = inferences * target.batch
-    return {
-        "frames_per_second": round(frames / seconds, 2),
-        "frames": frames,
-        "seconds": round(seconds, 3),
-        "requests": requests,
-        "batch": target.batch,
-        "effective": effective,
-    }
+    return Throughput(
+        frames_per_second=round(frames / seconds, 2),
+        frames=frames,
+        seconds=round(seconds, 3),
+        requests=requests,
+        batch=target.batch,
+        effective=properties(effective),
+    )

@@ -2,26 +2,27 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge import latency
+from kdas_edge.bench.candidates import Candidate, Settings, TimedFrame, timed_frames
+from kdas_edge.bench.models import NOT_FINITE
 from kdas_edge.bench.pipeline import Pipeline
 from kdas_edge.bench.profiling import profile_row
-from kdas_edge.bench.rows import Row, Settings, TimedFrame, timed_frames
+from kdas_edge.bench.results import EndToEnd, LatencyRecord, Percentiles, ProfileRecord, Unavailable
 from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet
-from kdas_edge.errors import UserError, last_line
+from kdas_edge.errors import last_line, UserError
 from kdas_edge.image_files import read_image
 
 _PROFILED_INFERENCES = 20
 _DECODE = "decode"
 
 
-class EndToEnd:
+class WholeFrame:
     """Frame in, mask out: a candidate of `latency.measure` that keeps how long each stage took."""
 
     def __init__(self, pipeline: Pipeline, frames: Sequence[TimedFrame]) -> None:
@@ -44,100 +45,116 @@ class EndToEnd:
         }
 
 
-def model_only(row: Row, frames: Sequence[TimedFrame]) -> latency.Run:
+def model_only(candidate: Candidate, frames: Sequence[TimedFrame]) -> latency.Run:
     """One inference: the input is ready, as it is when a host prepares the next frame meanwhile."""
-    assert row.backend is not None
-    infer, inputs = row.backend.infer, itertools.cycle(row.inputs(frames))
+    assert candidate.backend is not None
+    infer, inputs = candidate.backend.infer, itertools.cycle(candidate.inputs(frames))
     return lambda: infer(next(inputs))
 
 
-def time_rows(group: Sequence[Row], sets: dict[str, ImageSet], settings: Settings) -> None:
-    """Time the loaded rows of one target round by round; ratios refer to the teacher's fp32."""
-    alive = {str(index): row for index, row in enumerate(group) if row.backend is not None}
+def measure_latencies(
+    group: Sequence[Candidate], sets: dict[str, ImageSet], settings: Settings
+) -> None:
+    """Time the loaded models of one target in turns; ratios refer to the teacher's fp32."""
+    alive = {str(index): one for index, one in enumerate(group) if one.backend is not None}
     if not alive:
         return
     frames = timed_frames(sets)
-    runs = {key: model_only(row, frames) for key, row in alive.items()}
-    whole: dict[str, EndToEnd] = {}
+    runs = {key: model_only(one, frames) for key, one in alive.items()}
+    whole: dict[str, WholeFrame] = {}
     if settings.end_to_end:
         whole = {
-            key: EndToEnd(row.pipeline, frames)
-            for key, row in alive.items()
-            if row.target.batch == 1
+            key: WholeFrame(one.pipeline, frames)
+            for key, one in alive.items()
+            if one.target.batch == 1
         }
-        runs |= {_whole(key): candidate for key, candidate in whole.items()}
+        runs |= {_whole(key): run for key, run in whole.items()}
         if frames[0].file is not None:
             runs[_DECODE] = _decode(frames)
     with progress(settings.iterations, f"timing {group[0].target}") as advance:
         timings = latency.measure(
             runs, settings.iterations, settings.seconds, settings.warmup, advance
         )
-    reference = next(
-        (k for k, row in alive.items() if row.role == "teacher" and row.precision == "fp32"), None
-    )
-    for key, row in alive.items():
-        timing = timings[key]
+    reference = next((key for key, one in alive.items() if one.row.is_reference), "")
+    for key, one in alive.items():
+        timing, row = timings[key], one.row
         if not isinstance(timing, latency.Latency):
-            row.fail(timing)
+            one.fail(timing)
             continue
-        row.values["latency"] = timing.as_json()
-        row.values |= _ratio(timings.get(reference or ""), timing)
-        if row.target.batch > 1:
-            row.values["ms_per_frame"] = round(1e3 * timing.percentile(50) / row.target.batch, 4)
+        problem = _not_finite(one, frames)
+        if problem is not None:
+            one.fail(problem)
+            continue
+        row.latency = LatencyRecord.model_validate(timing.as_json())
+        row.speedup = _ratio(timings.get(reference), timing)
+        if one.target.batch > 1:
+            row.ms_per_frame = round(1e3 * timing.percentile(50) / one.target.batch, 4)
         if settings.end_to_end:
-            row.values["end_to_end"] = _end_to_end(row, key, whole.get(key), timings, reference)
-            row.values["end_to_end"]["frames"] = _sizes(frames)
+            row.end_to_end = _end_to_end(one, key, whole.get(key), timings, reference, frames)
 
 
-def profile_rows(group: Sequence[Row], sets: dict[str, ImageSet]) -> None:
+def profile(group: Sequence[Candidate], sets: dict[str, ImageSet]) -> None:
     """Where the time goes; a runtime that cannot tell does not fail the row."""
     frames = timed_frames(sets)
-    alive = [row for row in group if row.reason is None]
+    alive = [candidate for candidate in group if not candidate.failed]
     with progress(len(alive), f"profiling {group[0].target}") as advance:
-        for row in alive:
+        for one in alive:
             try:
-                if row.target.batch > 1:
+                if one.target.batch > 1:
                     raise UserError("a profile is of batch 1; remove the option batch")
                 found = profile_row(
-                    row.bundle,
-                    row.precision,
-                    row.target,
-                    row.inputs(frames),
+                    one.bundle,
+                    one.row.precision,
+                    one.target,
+                    one.inputs(frames),
                     _PROFILED_INFERENCES,
                 )
-                row.values["profile"] = found.as_json()
+                one.row.profile = ProfileRecord.model_validate(found.as_json())
             except UserError as error:
-                row.values["profile"] = {"unavailable": last_line(error)}
+                one.row.profile = Unavailable(unavailable=last_line(error))
             advance()
 
 
 def _end_to_end(
-    row: Row,
+    one: Candidate,
     key: str,
-    candidate: EndToEnd | None,
+    run: WholeFrame | None,
     timings: dict[str, latency.Latency | Exception],
-    reference: str | None,
-) -> dict[str, Any]:
-    if candidate is None:
-        return {"unavailable": f"batch={row.target.batch}: a camera gives one frame at a time"}
+    reference: str,
+    frames: Sequence[TimedFrame],
+) -> EndToEnd | Unavailable:
+    if run is None:
+        reason = f"batch={one.target.batch}: a camera gives one frame at a time"
+        return Unavailable(unavailable=reason)
     timing = timings[_whole(key)]
     if not isinstance(timing, latency.Latency):
-        return {"unavailable": last_line(timing)}
+        return Unavailable(unavailable=last_line(timing))
     decode = timings.get(_DECODE)
-    return {
+    return EndToEnd(
         **timing.as_json(),
-        **_ratio(timings.get(_whole(reference or "")), timing),
-        "stages": candidate.stages(len(timing.samples)),
-        "decode": _short(decode) if isinstance(decode, latency.Latency) else None,
-    }
+        speedup=_ratio(timings.get(_whole(reference)), timing),
+        stages=run.stages(len(timing.samples)),
+        decode=_short(decode) if isinstance(decode, latency.Latency) else None,
+        frames=_sizes(frames),
+    )
+
+
+def _not_finite(one: Candidate, frames: Sequence[TimedFrame]) -> str | None:
+    """Why the output is no result; a latency of a network that computes NaN says nothing."""
+    assert one.backend is not None
+    try:
+        output = one.backend.infer(one.inputs(frames)[0])
+    except Exception as error:  # it ran a moment ago, and the other rows go on
+        return last_line(error)
+    return None if np.isfinite(output).all() else NOT_FINITE
 
 
 def _ratio(
     reference: latency.Latency | Exception | None, timing: latency.Latency
-) -> dict[str, dict[str, float]]:
+) -> latency.Ratio | None:
     if not isinstance(reference, latency.Latency):
-        return {}
-    return {"speedup": latency.speedup(reference, timing).as_json()}
+        return None
+    return latency.speedup(reference, timing)
 
 
 def _decode(frames: Sequence[TimedFrame]) -> latency.Run:
@@ -150,8 +167,9 @@ def _whole(key: str) -> str:
     return f"{key} end to end"
 
 
-def _short(timing: latency.Latency) -> dict[str, float]:
-    return {f"p{p}": round(1e3 * timing.percentile(p), 4) for p in (50, 90, 99)}
+def _short(timing: latency.Latency) -> Percentiles:
+    p50, p90, p99 = (round(1e3 * timing.percentile(p), 4) for p in (50, 90, 99))
+    return Percentiles(p50=p50, p90=p90, p99=p99)
 
 
 def _sizes(frames: Sequence[TimedFrame]) -> list[str]:

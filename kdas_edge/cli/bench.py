@@ -125,7 +125,8 @@ def bench(
     robustness: Annotated[
         bool,
         typer.Option(
-            "--robustness", help="Also Dice on spoilt images: blur, glare, smoke, noise and more."
+            "--robustness",
+            help="Also Dice on corrupted images: blur, glare, smoke, noise and more.",
         ),
     ] = False,
     corruptions: Annotated[
@@ -185,17 +186,20 @@ def bench(
     from kdas_edge.bench.evaluation import choose_protocols, choose_sets
     from kdas_edge.bench.image_csv import write_image_csv
     from kdas_edge.bench.models import PRECISIONS, open_model
-    from kdas_edge.bench.overview import notes, overview_tables
     from kdas_edge.bench.peers import open_peers
-    from kdas_edge.bench.robustness import choose_corruptions, robustness_tables
+    from kdas_edge.bench.results import write_result
+    from kdas_edge.bench.robustness import choose_corruptions
     from kdas_edge.bench.targets import choose_targets
     from kdas_edge.bundle.shipped import or_shipped
-    from kdas_edge.console import info, table
+    from kdas_edge.console import info, print_table
     from kdas_edge.errors import UserError
-    from kdas_edge.files import check_output_file, write_json
+    from kdas_edge.files import check_output_file
     from kdas_edge.latency import Warmup
-    from kdas_edge.report.profiles import profile_summaries, profile_tables
-    from kdas_edge.report.tables import bench_failures, bench_table
+    from kdas_edge.report.measurement_tables import measurement_tables
+    from kdas_edge.report.notes import failures, notes
+    from kdas_edge.report.profile_tables import profile_summaries, profile_tables
+    from kdas_edge.report.results_table import results_table
+    from kdas_edge.report.robustness_table import robustness_tables
     from kdas_edge.runtime.targets import parse_target
 
     protocols = choose_protocols(protocol)
@@ -237,20 +241,20 @@ def bench(
     results = harness.run(bundles, reference, parsed, chosen, settings, shared, peers)
     # before anything is shown: a pipe that is closed early must not cost the measurement
     if json is not None:
-        write_json(json, results)
+        write_result(json, results)
     if csv is not None:
-        write_image_csv(csv, results)
-    table(*bench_table(results))
-    for line in bench_failures(results):
+        write_image_csv(csv, results.accuracy)
+    print_table(results_table(results))
+    for line in failures(results):
         print(line)
-    for shown in overview_tables(results):
-        table(*shown)
+    for table in measurement_tables(results):
+        print_table(table)
     for line in notes(results):
         print(line)
-    for spoilt in robustness_tables(results):
-        table(*spoilt)
-    for profiled in profile_tables(results, profile_top or 0):
-        table(*profiled)
+    for table in robustness_tables(results.robustness):
+        print_table(table)
+    for table in profile_tables(results, profile_top or 0):
+        print_table(table)
     for line in profile_summaries(results):
         print(line)
     if json is not None:

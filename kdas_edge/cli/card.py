@@ -27,13 +27,13 @@ def card(
       kdas-edge card mybundle out.json
     """
     from kdas_edge.bench.records import accuracy_records, benchmark_note, measured_name
+    from kdas_edge.bench.results import read_bench
     from kdas_edge.bundle.reader import open_bundle
     from kdas_edge.console import info
     from kdas_edge.export.card import CARD_NAME
     from kdas_edge.export.measurements import record_measurements
-    from kdas_edge.report.merge import read
 
-    found = read(results)
+    found = read_bench(results)
     name = measured_name(found, open_bundle(bundle))
     records = accuracy_records(found, name)
     record_measurements(bundle, records, benchmark_note(found, name))

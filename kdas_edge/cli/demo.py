@@ -31,16 +31,15 @@ def demo(
       kdas-edge demo
       kdas-edge demo --data DATA --weights WEIGHTS --out demo-real
     """
+    from kdas_edge.bench.results import write_result
     from kdas_edge.demo import run_demo
-    from kdas_edge.files import write_json
 
-    results = run_demo(out, data, weights, quick, overwrite)
+    made = run_demo(out, data, weights, quick, overwrite)
     if json is not None:
-        write_json(json, results)
-    teacher, student = results["bundles"]
+        write_result(json, made.results)
     where = data or out / "data"
-    print(f"page: {results['report']}")
-    print(f"next: kdas-edge verify {student}")
-    print(f"      kdas-edge predict {results['frames']} --bundle {student} --out masks")
-    print(f"      kdas-edge bench {student} --teacher {teacher} --data {where}")
+    print(f"page: {made.page}")
+    print(f"next: kdas-edge verify {made.student}")
+    print(f"      kdas-edge predict {made.frames} --bundle {made.student} --out masks")
+    print(f"      kdas-edge bench {made.student} --teacher {made.teacher} --data {where}")
     print("      kdas-edge train --help, distill --help, quantize --help, export --help")

@@ -83,14 +83,14 @@ def evaluate(
       kdas-edge eval --maps maps/Kvasir --data DATA/TestDataset/Kvasir --json scores.json
     """
     from kdas_edge.bench import evaluation
-    from kdas_edge.bench.group_table import size_table
     from kdas_edge.bench.image_csv import write_image_csv
     from kdas_edge.bench.models import open_model
+    from kdas_edge.bench.results import write_result
     from kdas_edge.bundle.shipped import or_shipped
-    from kdas_edge.console import table
+    from kdas_edge.console import print_table
     from kdas_edge.errors import UserError
-    from kdas_edge.files import check_output_directory, write_json
-    from kdas_edge.report.tables import evaluation_table
+    from kdas_edge.files import check_output_directory
+    from kdas_edge.report.accuracy_tables import accuracy_table, size_table
     from kdas_edge.runtime.targets import parse_target
 
     protocols = evaluation.choose_protocols(protocol)
@@ -113,19 +113,14 @@ def evaluate(
             maps_out,
             overwrite,
         )
-    heading = (
-        f"{results['model']['name']} {results['precision']} on {results['target']}"
-        if "model" in results
-        else f"maps {results['maps']}"
-    )
-    for name in protocols:
-        found = evaluation_table(results, name)
-        if found is not None:
-            table(f"{heading}, {found[0]}", found[1], found[2])
-    sizes = size_table(results)
-    if sizes is not None:
-        table(f"{heading}, {sizes[0]}", sizes[1], sizes[2])
+    heading = results.name
+    if results.model is not None:
+        heading += f" {results.precision} on {results.target}"
+    tables = [accuracy_table(results.accuracy, name, heading) for name in protocols]
+    for table in (*tables, size_table(results.accuracy, heading)):
+        if table is not None:
+            print_table(table)
     if json is not None:
-        write_json(json, results)
+        write_result(json, results)
     if csv is not None:
-        write_image_csv(csv, results)
+        write_image_csv(csv, results.accuracy)

@@ -39,11 +39,11 @@ def report(
       kdas-edge report laptop.json jetson.json --out comparison
       kdas-edge report out.json --bundle teacher --bundle student --data DATA
     """
+    from kdas_edge.bench.results import read_bench, write_result
     from kdas_edge.console import info
     from kdas_edge.errors import UserError
-    from kdas_edge.files import write_json
     from kdas_edge.report import check_installed, write_page
-    from kdas_edge.report.merge import join, read
+    from kdas_edge.report.merge import join
 
     page = out if out.suffix in (".html", ".htm") else out / "report.html"
     check_installed(page)
@@ -51,16 +51,16 @@ def report(
         raise UserError("overlays need both --bundle and --data")
     if bundle and len(results) > 1:
         raise UserError("overlays are drawn for one result file; name one")
-    joined = join([(path.stem, read(path)) for path in results])
+    joined = join([(path.stem, read_bench(path)) for path in results])
     cases = []
     if bundle and data is not None:
         from kdas_edge.bench.evaluation import choose_sets
         from kdas_edge.bench.models import open_model
         from kdas_edge.report.gallery import make_gallery
 
-        chosen = choose_sets(data, list(joined["data"]))
+        chosen = choose_sets(data, list(joined.data))
         cases = make_gallery(joined, [open_model(path) for path in bundle], chosen)
     write_page(page, joined, cases)
     info(f"page: {page}")
     if json is not None:
-        write_json(json, joined)
+        write_result(json, joined)

@@ -146,13 +146,15 @@ def _failures(manifest: Manifest) -> Iterator[str]:
                 f"{row['mean']:.3f} ({row['low']:.3f}–{row['high']:.3f}) | {share} |"
             )
         yield ""
-    if found["spoilt"]:
-        clean, images = found["spoilt"][0]["dice"][0], found["spoilt"][0]["images"]
-        yield "Spoilt images (`kdas-edge bench --robustness`), what it suffers from most first;"
+    # bundles of the first release have the other key
+    corrupted = found.get("corrupted", found.get("spoilt"))
+    if corrupted:
+        clean, images = corrupted[0]["dice"][0], corrupted[0]["images"]
+        yield "Corrupted images (`kdas-edge bench --robustness`), what it suffers from most first;"
         yield f"mean Dice over {images} images of all data sets, {clean:.3f} as they are:\n"
         yield "| what | everyday | poor | bad |"
         yield "|---|---|---|---|"
-        for row in sorted(found["spoilt"], key=lambda row: sum(row["dice"][1:])):
+        for row in sorted(corrupted, key=lambda row: sum(row["dice"][1:])):
             cells = " | ".join(f"{value:.3f}" for value in row["dice"][1:])
             yield f"| {row['corruption'].replace('_', ' ')} | {cells} |"
         yield ""

@@ -3,22 +3,23 @@
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdas_edge.errors import UserError
 
 if TYPE_CHECKING:
+    from kdas_edge.bench.results import BenchResult
     from kdas_edge.report.gallery import Case
 
 _NEEDED = {"altair": "altair", "jinja2": "jinja2", "vl_convert": "vl-convert-python"}
 
 
-def write_page(path: Path, results: dict[str, Any], overlays: "Sequence[Case]" = ()) -> None:
+def write_page(path: Path, results: "BenchResult", overlays: "Sequence[Case]" = ()) -> None:
     """Write one self-contained HTML page, and every plot as PNG and SVG beside it.
 
     Args:
         path: the `.html` file.
-        results: the JSON object of `kdas-edge bench`, or several joined by `merge.join`.
+        results: of `kdas-edge bench`, or several joined by `merge.join`.
         overlays: cases of `gallery.make_gallery`; none for a page without images.
 
     Raises:

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdas_edge.bench.results import BenchResult
 from kdas_edge.files import write_bytes_atomic, write_text_atomic
 from kdas_edge.report.distributions import latency_chart, sustained_chart
 from kdas_edge.report.plots import pareto_chart, size_chart
-from kdas_edge.report.robustness import robustness_chart
+from kdas_edge.report.robustness_chart import robustness_chart
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ _FRONT = (
 )
 
 
-def make_plots(results: dict[str, Any]) -> list[Plot]:
+def make_plots(results: BenchResult) -> list[Plot]:
     """Every plot that the results have numbers for; the first is always there."""
-    if results["accuracy"]:
+    if results.accuracy:
         first = Plot("pareto", "Accuracy against latency", _FRONT, pareto_chart(results).to_dict())
     else:
         text = "No accuracy was computed, or none can be compared."

@@ -1,11 +1,14 @@
 """How latencies are distributed, and how they change while a machine gets warm."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdas_edge.bench.results import BenchResult, Sustained
 from kdas_edge.report import theme
-from kdas_edge.report.plots import model_names, target_label
+from kdas_edge.report.plots import networks
 
 if TYPE_CHECKING:
     import altair as alt
@@ -15,50 +18,60 @@ _BINS = 30
 _SHOWN = 99
 
 
-def histogram(samples: list[float]) -> tuple[list[dict[str, float]], int]:
+@dataclass(frozen=True)
+class Bin:
+    """Inferences that took from `start` to `end` milliseconds."""
+
+    start: float
+    end: float
+    count: int
+
+
+def histogram(samples: Sequence[float]) -> tuple[list[Bin], int]:
     """Bins of a row's latencies.
 
     Args:
         samples: milliseconds.
 
     Returns:
-        Bins of equal width with `from`, `to` (ms) and `count`, from the fastest inference to the
-        99th percentile, and how many inferences were slower than that.
+        Bins of equal width from the fastest inference to the 99th percentile, and how many
+        inferences were slower than that.
     """
     values = np.asarray(samples, dtype=np.float64)
     end = float(np.percentile(values, _SHOWN))
     shown = values[values <= end]
     counts, edges = np.histogram(shown, bins=min(_BINS, max(1, len(shown))))
-    bins = [
-        {"from": float(edges[i]), "to": float(edges[i + 1]), "count": int(count)}
-        for i, count in enumerate(counts)
-    ]
+    bins = [Bin(float(edges[i]), float(edges[i + 1]), int(count)) for i, count in enumerate(counts)]
     return bins, int(len(values) - len(shown))
 
 
-def latency_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
+def latency_chart(results: BenchResult) -> "alt.TopLevelMixin | None":
     """A histogram of every row's inferences with its median and p90; None without samples."""
     import altair as alt
 
     values: list[dict[str, Any]] = []
     titles: list[str] = []
-    for row in results["rows"]:
-        samples = row.get("latency", {}).get("samples")
-        if not samples:
+    for row in results.rows:
+        if row.latency is None or not row.latency.samples:
             continue
-        bins, beyond = histogram(samples)
-        model = f"{row['model']} {row['precision']}"
-        title = f"{model}, {target_label(row)}"
+        bins, beyond = histogram(row.latency.samples)
+        title = f"{row.network}, {row.place}"
         # two rows of one name (a target given twice) must not share a panel
         while title in titles:
             title += " "
         titles.append(title)
-        shared = {"row": title, "model": model, "slower": beyond}
-        values += [{**shared, "kind": "bin", **item} for item in bins]
-        values += [{**shared, "kind": name, "at": row["latency"][name]} for name in ("p50", "p90")]
+        shared = {"row": title, "model": row.network, "slower": beyond}
+        values += [
+            {**shared, "kind": "bin", "from": item.start, "to": item.end, "count": item.count}
+            for item in bins
+        ]
+        values += [
+            {**shared, "kind": "p50", "at": row.latency.p50},
+            {**shared, "kind": "p90", "at": row.latency.p90},
+        ]
     if not values:
         return None
-    models = [name for name in model_names(results) if name in {v["model"] for v in values}]
+    models = [name for name in networks(results) if name in {v["model"] for v in values}]
     x = alt.X("from:Q", title="ms", axis=alt.Axis(grid=False, tickCount=5), scale={"zero": False})
     bars = (
         alt.Chart()
@@ -109,25 +122,25 @@ def latency_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
     return theme.finish(chart)
 
 
-def sustained_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
+def sustained_chart(results: BenchResult) -> "alt.TopLevelMixin | None":
     """Median latency over the minutes of a sustained run; None where there was none."""
     import altair as alt
 
     values: list[dict[str, Any]] = []
-    for row in results["rows"]:
-        for window in row.get("sustained", {}).get("windows", []):
+    for row in results.rows:
+        for window in row.sustained.windows if isinstance(row.sustained, Sustained) else ():
             values.append(
                 {
-                    "model": f"{row['model']} {row['precision']}",
-                    "target": target_label(row),
-                    "minutes": window["start_s"] / 60,
-                    "p50 ms": window["p50"],
-                    "p99 ms": window["p99"],
+                    "model": row.network,
+                    "target": row.place,
+                    "minutes": window.start_s / 60,
+                    "p50 ms": window.p50,
+                    "p99 ms": window.p99,
                 }
             )
     if not values:
         return None
-    models = [name for name in model_names(results) if name in {v["model"] for v in values}]
+    models = [name for name in networks(results) if name in {v["model"] for v in values}]
     targets = list(dict.fromkeys(value["target"] for value in values))
     # with one target nothing but the models is left to be told apart by more than colour
     dash = theme.dash("target", targets) if len(targets) > 1 else theme.dash("model", models)

@@ -6,7 +6,6 @@ PNG the page would be ten times larger.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from kdas_edge.bench.accuracy import Predict, to_size
 from kdas_edge.bench.models import predictor, unique_names
 from kdas_edge.bench.records import is_measured
+from kdas_edge.bench.results import AccuracyEntry, BenchResult
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.data.layout import ImageSet, Pair, read_pair
 from kdas_edge.errors import UserError
@@ -57,15 +57,15 @@ class _Shown:
 
     caption: str
     bundle: Bundle
-    entries: dict[str, dict[str, Any]]  # data set -> accuracy entry of the result file
+    entries: dict[str, AccuracyEntry]  # data set -> accuracy entry of the result file
 
     def dice(self, dataset: str) -> dict[str, float]:
-        rows = self.entries[dataset]["per_image"]
-        return {row["name"]: row["Dice"] for row in rows if row["Dice"] is not None}
+        """Dice of every image that has one: those with a polyp."""
+        return self.entries[dataset].per_image.defined("Dice")
 
 
 def make_gallery(
-    results: dict[str, Any], bundles: Sequence[Bundle], sets: dict[str, ImageSet]
+    results: BenchResult, bundles: Sequence[Bundle], sets: dict[str, ImageSet]
 ) -> list[Case]:
     """Draw the best, median and worst image of each set.
 
@@ -73,7 +73,7 @@ def make_gallery(
     chosen by the last of them, the model that is meant for the device.
 
     Args:
-        results: the JSON object of `kdas-edge bench`.
+        results: of `kdas-edge bench`.
         bundles: the models of that benchmark; those missing are not shown.
         sets: the data sets of that benchmark.
 
@@ -89,7 +89,7 @@ def make_gallery(
         predictors = []
         for model in shown:
             entry = next(iter(model.entries.values()))
-            backend = open_backend(model.bundle, entry["precision"], parse_target(entry["target"]))
+            backend = open_backend(model.bundle, entry.precision, parse_target(entry.target))
             backends.append(backend)
             predictors.append(predictor(model.bundle, backend))
         for dataset, image_set in sets.items():
@@ -101,24 +101,24 @@ def make_gallery(
     return cases
 
 
-def _choose(results: dict[str, Any], bundles: Sequence[Bundle]) -> list[_Shown]:
-    entries: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for entry in results["accuracy"]:
-        if entry["protocol"] == "deploy":
-            by_set = entries.setdefault((entry["model"], entry["precision"]), {})
-            by_set.setdefault(entry["dataset"], entry)
+def _choose(results: BenchResult, bundles: Sequence[Bundle]) -> list[_Shown]:
+    entries: dict[tuple[str, str], dict[str, AccuracyEntry]] = {}
+    for entry in results.accuracy:
+        if entry.protocol == "deploy":
+            by_set = entries.setdefault((entry.model, entry.precision), {})
+            by_set.setdefault(entry.dataset, entry)
     by_name = dict(zip(unique_names(bundles), bundles, strict=True))
     for name, bundle in by_name.items():
-        measured = results["models"].get(name)
+        measured = results.models.get(name)
         if measured is None or not is_measured(measured, bundle):
             raise UserError(
                 f"bundle {name!r} is not the one that was measured; name the bundle of the "
                 "benchmark, or run kdas-edge bench again"
             )
-    students = [name for name in by_name if results["models"][name]["role"] == "student"]
-    wanted = [
-        (name, "fp32") for name in by_name if results["models"][name]["role"] == "teacher"
-    ] + [(name, precision) for name in students[:1] for precision in ("fp32", "fp16", "int8")]
+    students = [name for name in by_name if results.models[name].role == "student"]
+    wanted = [(name, "fp32") for name in by_name if results.models[name].role == "teacher"] + [
+        (name, precision) for name in students[:1] for precision in ("fp32", "fp16", "int8")
+    ]
     return [
         _Shown(f"{name} {precision}", by_name[name], entries[name, precision])
         for name, precision in wanted
@@ -131,6 +131,8 @@ def _cases(
 ) -> list[Case]:
     pairs = {pair.name: pair for pair in image_set.pairs}
     order = sorted(shown[-1].dice(dataset).items(), key=lambda item: (-item[1], item[0]))
+    if not order:
+        return []
     missing = [name for name, _ in order if name not in pairs]
     if missing:
         raise UserError(
@@ -160,7 +162,7 @@ def _draw(
         drawn = draw_contours(
             draw_contours(picture, truth, GROUND_TRUTH), _shrink(found, small), PREDICTION
         )
-        panels.append(Panel(model.caption, model.dice(dataset)[pair.name], _jpeg(drawn)))
+        panels.append(Panel(model.caption, model.dice(dataset).get(pair.name), _jpeg(drawn)))
     return Case(dataset, pair.name, rank, tuple(panels))
 
 

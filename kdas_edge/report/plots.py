@@ -1,123 +1,168 @@
 """Accuracy against latency, and accuracy against size, with Altair."""
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdas_edge.bench.results import BenchResult
 from kdas_edge.report import theme
-from kdas_edge.report.tables import main_accuracies
 
 if TYPE_CHECKING:
     import altair as alt
 
 
-def points(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One record per row and data set that has both a latency and an accuracy."""
-    accuracies = main_accuracies(results)
+@dataclass(frozen=True)
+class Point:
+    """A row of a benchmark on one data set: one mark of a plot.
+
+    Attributes:
+        network: model and precision.
+        target: where it ran.
+        dataset: where the Dice comes from.
+        p50, p90, p99: milliseconds.
+        dice, low, high: mean Dice and its interval.
+        speedup: against the teacher, where there is one.
+        megabytes: of the files; None where that is not known.
+    """
+
+    network: str
+    target: str
+    dataset: str
+    p50: float
+    p90: float
+    p99: float
+    dice: float
+    low: float
+    high: float
+    speedup: float | None
+    megabytes: float | None
+
+    @property
+    def runtime(self) -> str:
+        """The first word of the target."""
+        return self.target.partition(":")[0]
+
+    def vega(self, front: bool) -> dict[str, Any]:
+        """The record of the plot, with the names that axes and tooltips show."""
+        return {
+            "model": self.network,
+            "target": self.target,
+            "runtime": self.runtime,
+            "data set": self.dataset,
+            "p50 ms": self.p50,
+            "p90 ms": self.p90,
+            "p99 ms": self.p99,
+            "Dice": self.dice,
+            "low": self.low,
+            "high": self.high,
+            "times faster": self.speedup,
+            "MB": self.megabytes,
+            "front": front,
+        }
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a plot sets accuracy against: a field of `Point.vega`, its axis, and its value."""
+
+    field: str
+    title: str
+    of: Callable[[Point], float]
+    shape: str
+
+
+LATENCY = Cost("p50 ms", "median latency, ms (log scale)", lambda point: point.p50, "target")
+SIZE = Cost("MB", "size on disk, MB (log scale)", lambda point: point.megabytes or 0.0, "runtime")
+
+
+def points(results: BenchResult) -> list[Point]:
+    """One point per row and data set that has both a latency and an accuracy."""
+    dice = results.dice
     found = []
-    for row in results["rows"]:
-        if "latency" not in row:
+    for row in results.rows:
+        if row.latency is None or row.accuracy_key is None:
             continue
-        for dataset, dice in accuracies.get(row.get("accuracy", ""), {}).items():
+        for dataset, entry in dice.get(row.accuracy_key, {}).items():
+            assert entry.main is not None
             found.append(
-                {
-                    "model": f"{row['model']} {row['precision']}",
-                    "target": target_label(row),
-                    "runtime": row["target"].partition(":")[0],
-                    "data set": dataset,
-                    "p50 ms": row["latency"]["p50"],
-                    "p90 ms": row["latency"]["p90"],
-                    "p99 ms": row["latency"]["p99"],
-                    "Dice": dice["mean"],
-                    "low": dice["low"],
-                    "high": dice["high"],
-                    "times faster": row.get("speedup", {}).get("value"),
-                    "MB": row.get("file_bytes", 0) / 1e6,
-                }
+                Point(
+                    network=row.network,
+                    target=row.place,
+                    dataset=dataset,
+                    p50=row.latency.p50,
+                    p90=row.latency.p90,
+                    p99=row.latency.p99,
+                    dice=entry.main.mean,
+                    low=entry.main.low,
+                    high=entry.main.high,
+                    speedup=row.speedup.value if row.speedup is not None else None,
+                    megabytes=None if row.file_bytes is None else row.file_bytes / 1e6,
+                )
             )
     return found
 
 
-def sizes(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of records of `points` one per file and data set: threads and machines do not change them."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in records:
-        if record["MB"] > 0:
-            key = tuple(record[name] for name in ("model", "runtime", "data set", "MB"))
-            found.setdefault(key, record)
-    return list(found.values())
+def sizes(found: Iterable[Point]) -> list[Point]:
+    """One point per file and data set: threads and machines do not change them."""
+    kept: dict[tuple[str, str, str, float], Point] = {}
+    for point in found:
+        if point.megabytes:
+            key = point.network, point.runtime, point.dataset, point.megabytes
+            kept.setdefault(key, point)
+    return list(kept.values())
 
 
-def target_label(row: dict[str, Any]) -> str:
-    """The target, with the machine where results of several were joined."""
-    return f"{row['target']} · {row['machine']}" if row.get("machine") else row["target"]
-
-
-def model_names(results: dict[str, Any]) -> list[str]:
+def networks(results: BenchResult) -> list[str]:
     """Model and precision of every row, in the order in which all plots colour them."""
-    return list(dict.fromkeys(f"{row['model']} {row['precision']}" for row in results["rows"]))
+    return list(dict.fromkeys(row.network for row in results.rows))
 
 
-def pareto_front(records: list[dict[str, Any]], cost: str = "p50 ms") -> list[dict[str, Any]]:
-    """Records that no other one beats in both cost and Dice, cheapest first, per data set.
-
-    Args:
-        records: of `points` or `sizes`.
-        cost: the field that should be small: `p50 ms` or `MB`.
-    """
-    front: list[dict[str, Any]] = []
-    for dataset in dict.fromkeys(record["data set"] for record in records):
+def pareto_front(found: Sequence[Point], cost: Cost = LATENCY) -> list[Point]:
+    """Points that no other one beats in both cost and Dice, cheapest first, per data set."""
+    front: list[Point] = []
+    for dataset in dict.fromkeys(point.dataset for point in found):
         best = -1.0
-        for record in sorted(
-            (r for r in records if r["data set"] == dataset),
-            key=lambda r: (r[cost], -r["Dice"]),
-        ):
-            if record["Dice"] > best:
-                front.append(record)
-                best = record["Dice"]
+        mine = [point for point in found if point.dataset == dataset]
+        for point in sorted(mine, key=lambda point: (cost.of(point), -point.dice)):
+            if point.dice > best:
+                front.append(point)
+                best = point.dice
     return front
 
 
-def pareto_chart(results: dict[str, Any]) -> "alt.TopLevelMixin":
+def pareto_chart(results: BenchResult) -> "alt.TopLevelMixin":
     """Dice against median latency, one panel per data set; bars of latency without accuracies."""
-    records = points(results)
-    if not records:
-        return _latency_bars(results)
-    return _tradeoff(results, records, "p50 ms", "median latency, ms (log scale)", "target")
+    found = points(results)
+    return _tradeoff(results, found, LATENCY) if found else _latency_bars(results)
 
 
-def size_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
+def size_chart(results: BenchResult) -> "alt.TopLevelMixin | None":
     """Dice against the size of the files on disk; None without both."""
-    records = sizes(points(results))
-    if not records:
-        return None
-    return _tradeoff(results, records, "MB", "size on disk, MB (log scale)", "runtime")
+    found = sizes(points(results))
+    return _tradeoff(results, found, SIZE) if found else None
 
 
-def _tradeoff(
-    results: dict[str, Any],
-    records: list[dict[str, Any]],
-    cost: str,
-    title: str,
-    by_shape: str,
-) -> "alt.TopLevelMixin":
+def _tradeoff(results: BenchResult, found: Sequence[Point], cost: Cost) -> "alt.TopLevelMixin":
     """Points with intervals and the front of those that nothing beats, one panel per data set."""
     import altair as alt
 
-    present = {record["model"] for record in records}
-    names = model_names(results)
-    models = [name for name in names if name in present]
-    kinds = list(dict.fromkeys(record[by_shape] for record in records))
+    front = {id(point) for point in pareto_front(found, cost)}
+    records = [point.vega(front=id(point) in front) for point in found]
+    present = {point.network for point in found}
+    models = [name for name in networks(results) if name in present]
+    by_shape, kinds = cost.shape, list(dict.fromkeys(record[cost.shape] for record in records))
     if len(kinds) == 1:
         # nothing to tell apart by shape but the models, which colour alone should not do
         by_shape, kinds = "model", models
-    sets = list(dict.fromkeys(record["data set"] for record in records))
-    least, most = min(r[cost] for r in records), max(r[cost] for r in records)
+    sets = list(dict.fromkeys(point.dataset for point in found))
+    least, most = min(map(cost.of, found)), max(map(cost.of, found))
     x = alt.X(
-        f"{cost}:Q",
-        title=title,
+        f"{cost.field}:Q",
+        title=cost.title,
         axis=alt.Axis(grid=False, tickCount=5, format="~r"),
         scale=alt.Scale(type="log", domain=[least / 1.3, most * 1.3], nice=False),
     )
-    low, high = min(r["low"] for r in records), max(r["high"] for r in records)
+    low, high = min(point.low for point in found), max(point.high for point in found)
     pad = max(0.01, (high - low) * 0.05)
     y_title = "Dice, protocol deploy"
     y_scale = alt.Scale(domain=[max(0, low - pad), min(1, high + pad)], zero=False, nice=False)
@@ -158,31 +203,29 @@ def _tradeoff(
             alt.Tooltip("MB:Q", format=".2f"),
         ],
     )
-    front = [id(record) for record in pareto_front(records, cost)]
-    values = [{**record, "front": id(record) in front} for record in records]
     width = 560 if len(sets) == 1 else 300
     layered = alt.layer(line, bars, marks).properties(width=width, height=300)
     chart = layered.facet(
         alt.Facet("data set:N", title=None, sort=sets, header=alt.Header(labelFontWeight="bold")),
-        data=alt.Data(values=values),
+        data=alt.Data(values=records),
         columns=3,
     ).add_params(chosen)
     return theme.finish(chart)
 
 
-def _latency_bars(results: dict[str, Any]) -> "alt.TopLevelMixin":
+def _latency_bars(results: BenchResult) -> "alt.TopLevelMixin":
     import altair as alt
 
     values = [
         {
-            "model": f"{row['model']} {row['precision']}",
-            "target": target_label(row),
-            "p50 ms": row["latency"]["p50"],
+            "model": row.network,
+            "target": row.place,
+            "p50 ms": row.latency.p50,
         }
-        for row in results["rows"]
-        if "latency" in row
+        for row in results.rows
+        if row.latency is not None
     ]
-    models = list(dict.fromkeys(value["model"] for value in values))
+    models = list(dict.fromkeys(row.network for row in results.rows if row.latency is not None))
     chart = (
         alt.Chart(alt.Data(values=values))
         .mark_bar()

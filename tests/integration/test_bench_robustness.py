@@ -94,7 +94,7 @@ def test_the_scores_are_those_of_images_corrupted_by_hand(measured, models, data
     bundle = open_model(models / "student")
     backend = open_backend(bundle, "int8", parse_target("openvino:CPU:threads=1"))
     dice = []
-    for name in ("0", "2", "3", "5"):  # four of six, evenly spread
+    for name in ("0", "2", "5"):  # of four of six, evenly spread, those with a polyp
         frame = np.ascontiguousarray(cv2.imread(str(data / f"images/{name}.png"))[..., ::-1])
         mask = cv2.imread(str(data / f"masks/{name}.png"), 0) > 127
         map_ = predictor(bundle, backend)(corrupt(frame, "smoke", 2, name))
@@ -125,8 +125,8 @@ def test_the_csv_has_one_line_per_image_and_scored_row(measured):
         for e in results["accuracy"]
         if (e["model"], e["precision"], e["protocol"]) == ("student", "int8", "deploy")
     )
-    row = next(row for row in entry["per_image"] if row["name"] == "2")
-    assert float(line["deploy.Dice"]) == row["Dice"]
+    place = entry["per_image"]["names"].index("2")
+    assert float(line["deploy.Dice"]) == entry["per_image"]["metrics"]["Dice"][place]
     assert "difference_to_fp32" in entry and "by_size" in entry and entry["worst"]
 
 
@@ -136,7 +136,7 @@ def test_the_table_shows_every_model_beside_the_others(models, data, capsys):
         *QUICK, "--corruptions", "smoke", "--robustness-limit", 2, "--protocol", "deploy",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "Dice on spoilt images of discs (2 images)" in done.out
+    assert "Dice on corrupted images of discs (2 images)" in done.out
     assert "teacher fp32" in done.out and "student int8" in done.out
 
 

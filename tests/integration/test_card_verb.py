@@ -3,17 +3,19 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
+from bench_results import make_results
 from run_verb import only_line, run_verb
 from tiny_bundle import make_tiny_bundle, rewrite_manifest
 
 from kdas_edge.bench.records import benchmark_note
+from kdas_edge.bench.results import AccuracyEntry, RobustnessEntry, write_result
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.evidence.materials import check_materials
 from kdas_edge.export.card import model_card
 from kdas_edge.files import sha256
+from kdas_edge.metrics.bootstrap import Estimate
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def measured(tmp_path_factory, scenes):
     targets = parse_targets("openvino:CPU:threads=1")
     opened = open_bundle(bundle), open_bundle(teacher)
     results = harness.run([opened[0]], opened[1], targets, choose_sets(scenes), settings)
-    (root / "out.json").write_text(json.dumps(results))
+    write_result(root / "out.json", results)
     return bundle, root / "out.json"
 
 
@@ -96,24 +98,28 @@ def test_the_card_says_where_it_fails(measured, bundle, capsys):
     assert section.index(f"| {order[0]} |") < section.index(f"| {order[1]} |")
 
 
-def test_spoilt_images_of_several_sets_count_each_image_alike():
-    def entry(dataset: str, strength: int, images: int, mean: float) -> dict[str, Any]:
-        return {
-            "model": "m", "precision": "int8", "target": "t", "dataset": dataset,
-            "corruption": "smoke", "strength": strength, "images": images,
-            "metrics": {"Dice": {"mean": mean}},
-        }  # fmt: skip
+def test_corrupted_images_of_several_sets_count_each_image_alike():
+    def entry(dataset: str, strength: int, images: int, mean: float) -> RobustnessEntry:
+        dice = Estimate(mean, mean, mean, images)
+        return RobustnessEntry(
+            model="m", precision="int8", target="t", dataset=dataset, corruption="smoke",
+            strength=strength, images=images, metrics={"Dice": dice},
+        )  # fmt: skip
 
-    spoilt = [
+    corrupted = [
         entry(*row) for s in range(4) for row in (("a", s, 30, 0.9 - s / 10), ("b", s, 10, 0.5))
     ]
-    scored = {"model": "m", "precision": "int8", "target": "t", "protocol": "deploy", "by_size": {}}
-    machine = {"cpu": "", "created": "", "code_version": ""}
-    results = {
-        "environment": machine, "data": {}, "rows": [], "robustness": spoilt,
-        "accuracy": [{**scored, "dataset": "a"}, {**scored, "dataset": "b"}],
-    }  # fmt: skip
-    (row,) = benchmark_note(results, "m")["failures"]["spoilt"]
+    accuracy = [
+        AccuracyEntry(
+            model="m", precision="int8", target="t", protocol="deploy", dataset=name, images=1,
+            metrics={},
+        )
+        for name in ("a", "b")
+    ]  # fmt: skip
+    results = make_results().model_copy(
+        update={"robustness": corrupted, "accuracy": accuracy, "rows": []}
+    )
+    (row,) = benchmark_note(results, "m")["failures"]["corrupted"]
     assert row["images"] == 40
     assert row["dice"] == pytest.approx([0.8, 0.725, 0.65, 0.575])
 

@@ -7,19 +7,33 @@ from pathlib import Path
 
 import pytest
 
+from kdas_edge import environment
+from kdas_edge.bench.results import (
+    AccuracyEntry,
+    Environment,
+    EvaluationResult,
+    ImageScores,
+    write_result,
+)
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "compare_evals.py"
 
 
 def evaluation(path: Path, dice: dict[str, list[float]]) -> Path:
-    results = [
-        {
-            "dataset": image_set,
-            "protocol": "deploy",
-            "per_image": [{"name": str(i), "Dice": value} for i, value in enumerate(values)],
-        }
+    accuracy = [
+        AccuracyEntry(
+            model="m", precision="fp32", target="torch:cpu", dataset=image_set,
+            protocol="deploy", images=len(values), metrics={},
+            per_image=ImageScores(
+                names=[str(i) for i in range(len(values))], metrics={"Dice": values}
+            ),
+        )
         for image_set, values in dice.items()
-    ]
-    path.write_text(json.dumps({"results": results}))
+    ]  # fmt: skip
+    machine = Environment(**environment.describe())
+    write_result(
+        path, EvaluationResult(name="m", threshold=0.5, environment=machine, accuracy=accuracy)
+    )
     return path
 
 

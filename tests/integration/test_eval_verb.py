@@ -36,15 +36,15 @@ def test_a_bundle_is_scored_on_every_set_under_both_protocols(bundle, data, tmp_
     assert done.code == 0, done.err
     assert "protocol paper" in done.out and "protocol deploy" in done.out
     values = json.loads(result.read_text())
-    assert values["schema"] == "kdas-edge/eval/1"
+    assert values["schema"] == "kdas-edge/eval/2"
     assert values["precision"] == "int8" and values["target"] == "openvino:CPU"
     assert "precision" in values["effective"]
-    found = {(entry["dataset"], entry["protocol"]): entry for entry in values["results"]}
+    found = {(entry["dataset"], entry["protocol"]): entry for entry in values["accuracy"]}
     assert set(found) == {(s, p) for s in ("discs", "more") for p in ("paper", "deploy")}
     discs = found["discs", "deploy"]
     # the pale disc is what the tiny network looks for
     assert discs["metrics"]["Dice"]["mean"] > 0.9
-    assert [row["name"] for row in discs["per_image"]] == ["0", "1", "2"]
+    assert discs["per_image"]["names"] == ["0", "1", "2"]
     assert found["discs", "paper"]["skipped_polyp_free"] == 1
 
 
@@ -63,7 +63,7 @@ def test_maps_that_were_written_score_like_the_model_that_wrote_them(
         "--protocol", "paper", "--json", second,
     )  # fmt: skip
     assert done.code == 0, done.err
-    direct, stored = (json.loads(p.read_text())["results"][0] for p in (first, second))
+    direct, stored = (json.loads(p.read_text())["accuracy"][0] for p in (first, second))
     assert stored["images"] == direct["images"] == 2
     for name in ("mDice", "mIoU", "MAE", "Smeasure", "wFmeasure"):
         # 8 bits round what lies near 0, and a third of this map does
@@ -121,16 +121,16 @@ def test_every_image_is_a_line_of_the_csv(bundle, data, tmp_path, capsys):
     # the paper protocol leaves the frame out, and nothing there can be missed
     assert polyp_free["size"] == "polyp-free"
     assert polyp_free["paper.mDice"] == "" and polyp_free["deploy.missed_frame"] == ""
-    entries = {(e["dataset"], e["protocol"]): e for e in json.loads(result.read_text())["results"]}
+    entries = {(e["dataset"], e["protocol"]): e for e in json.loads(result.read_text())["accuracy"]}
     for protocol, metric in (("deploy", "Dice"), ("paper", "wFmeasure")):
-        row = entries["discs", protocol]["per_image"][0]
-        assert float(first[f"{protocol}.{metric}"]) == row[metric]
+        metrics = entries["discs", protocol]["per_image"]["metrics"]
+        assert float(first[f"{protocol}.{metric}"]) == metrics[metric][0]
 
 
 def test_the_table_by_size_and_the_counted_frames_are_shown(bundle, data, capsys):
     done = run_verb(capsys, "eval", bundle, "--data", data, "--protocol", "deploy")
     assert done.code == 0, done.err
-    assert "Dice by size of polyp" in done.out and "no polyp" in done.out
+    assert "by size of polyp" in done.out and "no polyp" in done.out
 
 
 def test_a_set_without_masks_is_one_line_and_the_other_sets_still_run(

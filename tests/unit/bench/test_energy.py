@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from kdas_edge.bench.energy import EnergyMeter, measure_energy
+from kdas_edge.bench.energy import EnergyMeter, energy_per_frame
+from kdas_edge.bench.results import Unavailable
 
 
 def add_zone(root, name, label, microjoules=0, range_=2**32 - 1):
@@ -53,16 +54,16 @@ def test_energy_per_frame_is_that_of_the_block_divided_by_its_frames(tmp_path):
     def rest(seconds):
         spend(counter, 1_000_000)
 
-    found = measure_energy(inference, EnergyMeter(tmp_path), batch=2, seconds=0.01, sleep=rest)
-    assert found["frames"] >= 20
-    assert found["joules_per_frame"] == pytest.approx(0.025)
-    assert found["watts"] == pytest.approx(0.025 * found["frames"] / found["seconds"], rel=0.1)
-    assert found["idle_watts"] > 0
+    found = energy_per_frame(inference, EnergyMeter(tmp_path), batch=2, seconds=0.01, sleep=rest)
+    assert found.frames >= 20
+    assert found.joules_per_frame == pytest.approx(0.025)
+    assert found.watts == pytest.approx(0.025 * found.frames / found.seconds, rel=0.1)
+    assert found.idle_watts > 0
 
 
 def test_a_machine_without_counters_says_so(tmp_path):
-    found = measure_energy(lambda: None, EnergyMeter(tmp_path / "nothing"))
-    assert list(found) == ["unavailable"] and "no RAPL counters" in found["unavailable"]
+    found = energy_per_frame(lambda: None, EnergyMeter(tmp_path / "nothing"))
+    assert isinstance(found, Unavailable) and "no RAPL counters" in found.unavailable
 
 
 def test_a_board_counter_alone_is_not_taken_for_the_processor(tmp_path):
@@ -85,4 +86,4 @@ def test_counters_that_vanish_while_measuring_do_not_end_the_benchmark(tmp_path)
     counter = add_zone(tmp_path, "intel-rapl:0", "package-0")
     meter = EnergyMeter(tmp_path)
     counter.unlink()
-    assert "stopped being readable" in measure_energy(lambda: None, meter)["unavailable"]
+    assert "stopped being readable" in energy_per_frame(lambda: None, meter).unavailable

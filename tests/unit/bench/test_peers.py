@@ -142,9 +142,9 @@ def test_a_batch_feeds_the_frame_as_often_and_reads_the_first(tmp_path):
 def test_a_peer_is_described_as_one_with_its_configuration_and_hash(tmp_path):
     peer = opened(tmp_path, {}, {"name": "unet", "precision": "fp16"})
     told = describe(peer)
-    assert told["kind"] == "peer" and peer.name == "unet"
-    assert told["provenance"]["notes"]["config"]["resize"] == "bilinear-antialias"
-    assert len(told["files"]["net.onnx"]["sha256"]) == 64
+    assert told.kind == "peer" and peer.name == "unet"
+    assert told.config is not None and told.config.resize == "bilinear-antialias"
+    assert len(told.files["net.onnx"].sha256) == 64
     assert bundle_key(peer).endswith("net.onnx")
     (tmp_path / "b").mkdir()
     other = opened(tmp_path / "b", {}, {"name": "unet"})

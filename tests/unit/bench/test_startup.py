@@ -40,20 +40,20 @@ def test_the_size_of_a_folder_is_that_of_all_files_below_it(tmp_path):
 
 def test_openvino_starts_with_and_without_its_model_cache(bundle):
     found = measure_startup(bundle, "int8", parse_target("openvino:CPU:threads=1"))
-    assert found["load_ms"] > 0 and found["first_ms"] > 0
-    assert found["cache"]["load_ms"] > 0 and found["cache"]["bytes"] > 1000
+    assert found.load_ms > 0 and found.first_ms > 0
+    assert found.cache.load_ms > 0 and found.cache.bytes > 1000
     if resident_bytes() is not None:
-        assert found["peak_bytes"] >= found["resident_bytes"] > 1e6
-        assert found["resident_bytes"] >= found["resident_after_load_bytes"]
+        assert found.peak_bytes >= found.resident_bytes > 1e6
+        assert found.resident_bytes >= found.resident_after_load_bytes
 
 
 def test_onnx_runtime_has_no_model_cache(bundle):
     found = measure_startup(bundle, "fp32", parse_target("onnxruntime:CPU:threads=1"))
-    assert found["load_ms"] > 0 and found["cache"] is None
+    assert found.load_ms > 0 and found.cache is None
 
 
 def test_what_cannot_be_started_is_unavailable_with_the_reason(bundle):
     found = measure_startup(bundle, "fp16", parse_target("openvino:CPU"))
-    assert "no fp16 model" in found["unavailable"]
+    assert "no fp16 model" in found.unavailable
     found = measure_startup(bundle, "fp32", parse_target("onnxruntime:CPU:hint=latency"))
-    assert "has no hint" in found["unavailable"] and "\n" not in found["unavailable"]
+    assert "has no hint" in found.unavailable and "\n" not in found.unavailable

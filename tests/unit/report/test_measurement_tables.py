@@ -1,24 +1,29 @@
 import numpy as np
+from bench_results import make_results
 from peer_model import make_peer, make_peer_ir, write_config
 from tiny_bundle import make_tiny_bundle
 
-from kdas_edge.bench.overview import notes, overview_tables
+from kdas_edge.bench.candidates import Settings
 from kdas_edge.bench.peers import open_peer
-from kdas_edge.bench.rows import Settings
+from kdas_edge.bench.results import BenchResult
 from kdas_edge.bench.targets import choose_targets
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.latency import Latency, Warmed
+from kdas_edge.report.measurement_tables import measurement_tables
+from kdas_edge.report.notes import notes
 
 NAMES = {"model": "student", "precision": "int8", "target": "openvino:CPU"}
 
 
 def results(row, throughput=(), settings=None):
     full = {**NAMES, "role": "student", "status": "ok", "reason": None, "failure": None, **row}
-    return {
-        "settings": (settings or Settings()).as_json(),
+    base = make_results().model_dump(by_alias=True)
+    values = {
+        "settings": (settings or Settings()).record(),
         "rows": [full],
         "throughput": list(throughput),
     }
+    return BenchResult.model_validate({**base, **values})
 
 
 def timing(settled=True):
@@ -27,9 +32,11 @@ def timing(settled=True):
 
 
 def only_table(found):
-    ((title, headings, rows),) = overview_tables(found)
-    assert all(len(row) == len(headings) for row in rows)
-    return title, [dict(zip(headings, row, strict=True)) for row in rows]
+    (table,) = measurement_tables(found)
+    assert all(len(row) == len(table.columns) for row in table.rows)
+    headings = [column.heading for column in table.columns]
+    cells = [[cell.text for cell in row] for row in table.rows]
+    return table.title, [dict(zip(headings, row, strict=True)) for row in cells]
 
 
 def test_late_frames_are_shown_in_per_cent_of_each_rate():
@@ -51,7 +58,7 @@ def test_starting_shows_the_cache_only_where_there_is_one():
     start = {"load_ms": 120.4, "first_ms": 9.87, "resident_bytes": 34_600_000,
              "peak_bytes": None, "cache": None}  # fmt: skip
     _, (row,) = only_table(results({"startup": start, "file_bytes": 2_500_000}))
-    assert row["with model cache ms"] == "–" and row["peak MB"] == "–"
+    assert "with model cache ms" not in row and "peak MB" not in row
     assert (row["load ms"], row["resident MB"], row["files MB"]) == ("120", "34.6", "2.5")
     cached = {**start, "cache": {"load_ms": 30.2, "bytes": 1}}
     _, (row,) = only_table(results({"startup": cached}))
@@ -59,8 +66,10 @@ def test_starting_shows_the_cache_only_where_there_is_one():
 
 
 def test_throughput_has_its_own_table_and_its_failures_are_told():
-    good = {**NAMES, "status": "ok", "frames_per_second": 123.45, "requests": 4, "batch": 1}
-    bad = {**NAMES, "target": "torch:cpu", "status": "failed", "reason": "no requests"}
+    names = {**NAMES, "role": "student"}
+    measured = {"frames_per_second": 123.45, "frames": 9, "seconds": 1, "requests": 4, "batch": 1}
+    good = {**names, "measured": measured}
+    bad = {**names, "target": "torch:cpu", "measured": {"unavailable": "no requests"}}
     found = results({}, [good, bad])
     title, (row,) = only_table(found)
     assert "NOT a latency" in title and row["frames/s"] == "123.5"
@@ -69,9 +78,9 @@ def test_throughput_has_its_own_table_and_its_failures_are_told():
 
 def test_a_reason_that_all_rows_share_is_told_once():
     found = results({"latency": timing(), "energy": {"unavailable": "no RAPL counters"}})
-    found["rows"] *= 3
+    found.rows.extend(2 * found.rows)
     assert notes(found) == ["energy: unavailable: no RAPL counters"]
-    assert len(overview_tables(found)) == 1
+    assert len(measurement_tables(found)) == 1
 
 
 def test_auto_looks_only_for_runtimes_that_have_a_file(tmp_path):

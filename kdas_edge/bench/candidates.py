@@ -1,21 +1,29 @@
-"""The rows of a benchmark: one model × precision × target, loaded, measured and closed."""
+"""The candidates of a benchmark: one model × precision × target, loaded, measured and closed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.bench.accuracy import PROTOCOLS, Protocol
+from kdas_edge.errors import last_line
 from kdas_edge.bench.models import precisions
 from kdas_edge.bench.peers import PeerBundle
 from kdas_edge.bench.pipeline import Pipeline, pipeline
+from kdas_edge.bench.results import (
+    PROTOCOLS,
+    AccuracyKey,
+    Protocol,
+    RobustnessSettings,
+    Role,
+    Row,
+    SettingsRecord,
+    properties,
+)
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.data.corruptions import SEED
 from kdas_edge.data.layout import ImageSet
-from kdas_edge.errors import last_line
 from kdas_edge.image_files import read_image
 from kdas_edge.latency import Warmup
 from kdas_edge.runtime.backends import FORMATS, Backend, open_backend
@@ -61,31 +69,29 @@ class Settings:
     robustness: tuple[str, ...] = ()
     robustness_limit: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def record(self) -> SettingsRecord:
         """What the result file says of how latencies were measured."""
         plan = self.warmup
         if isinstance(plan, int):
             plan = Warmup(plan, plan)
-        return {
-            "iterations": self.iterations,
-            "seconds": self.seconds,
-            "warmup_rounds": plan.minimum,
-            "warmup_rounds_at_most": plan.maximum,
-            "warmup_settled_at_percent": round(100 * plan.tolerance, 3),
-            "warmup_window": plan.window,
-            "limit": self.limit,
-            "batch": "1, or the target's option batch",
-            "mode": "synchronous, one request, candidates of a target interleaved",
-            "sustained_minutes": self.minutes,
-            **({"robustness": self._robustness()} if self.robustness else {}),
-        }
-
-    def _robustness(self) -> dict[str, Any]:
-        return {
-            "corruptions": list(self.robustness),
-            "seed": SEED,
-            "images_of_each_set": self.robustness_limit,
-        }
+        robustness = RobustnessSettings(
+            corruptions=list(self.robustness),
+            seed=SEED,
+            images_of_each_set=self.robustness_limit,
+        )
+        return SettingsRecord(
+            iterations=self.iterations,
+            seconds=self.seconds,
+            warmup_rounds=plan.minimum,
+            warmup_rounds_at_most=plan.maximum,
+            warmup_settled_at_percent=round(100 * plan.tolerance, 3),
+            warmup_window=plan.window,
+            limit=self.limit,
+            batch="1, or the target's option batch",
+            mode="synchronous, one request, candidates of a target interleaved",
+            sustained_minutes=self.minutes,
+            robustness=robustness if self.robustness else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -97,41 +103,57 @@ class TimedFrame:
 
 
 @dataclass
-class Row:
-    """One model × precision × target, and what was measured on it.
+class Candidate:
+    """One model × precision × target while it is measured.
 
     Attributes:
-        failure: two words for a table's cell, e.g. `device absent`; the whole line is `reason`.
+        row: of the result file; filled in by the measurements.
+        target: where it runs.
+        bundle: what runs.
+        backend: the loaded model; None before, after, and where it could not be loaded.
     """
 
-    model: str
-    role: str
-    precision: str
+    row: Row
     target: Target
     bundle: Bundle
-    reason: str | None = None
-    failure: str | None = None
     backend: Backend | None = None
-    values: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, model: str, role: Role, precision: str, target: Target, bundle: Bundle
+    ) -> "Candidate":
+        """A candidate that is not loaded yet."""
+        row = Row(model=model, role=role, precision=precision, target=str(target))
+        return cls(row, target, bundle)
 
     @property
-    def accuracy_key(self) -> str:
-        """Rows with the same key give the same masks: threads change nothing but time."""
+    def failed(self) -> bool:
+        """True after `fail`."""
+        return self.row.status == "failed"
+
+    @property
+    def accuracy_key(self) -> AccuracyKey:
+        """Candidates with the same key give the same masks: threads change nothing but time."""
         arithmetic = self.target.options.get("precision")
         where = f"{self.target.runtime}:{self.target.device}"
-        return f"{self.model}|{self.precision}|{where}" + (f":{arithmetic}" if arithmetic else "")
+        where += f":{arithmetic}" if arithmetic else ""
+        return AccuracyKey(self.row.model, self.row.precision, where)
 
     @property
     def pipeline(self) -> Pipeline:
         """What stands around the loaded model."""
         assert self.backend is not None
-        return pipeline(self.bundle, self.backend, self.target, self.precision)
+        return pipeline(self.bundle, self.backend, self.target, self.row.precision)
 
     def fail(self, error: Exception | str) -> None:
-        """Remember why the row has no result; the first reason stays."""
-        if self.reason is None:
-            self.reason = error if isinstance(error, str) else last_line(error)
-            self.failure = error.kind if isinstance(error, TargetError) else "inference failed"
+        """Remember why there is no result; the first reason stays.
+
+        `failure` are two words for a table's cell, e.g. `device absent`.
+        """
+        if not self.failed:
+            self.row.status = "failed"
+            self.row.reason = error if isinstance(error, str) else last_line(error)
+            self.row.failure = error.kind if isinstance(error, TargetError) else "inference failed"
 
     def inputs(self, frames: Sequence[TimedFrame]) -> list[NDArray[np.generic]]:
         """The frames as the loaded model takes them, batch and all."""
@@ -144,19 +166,6 @@ class Row:
             self.backend.close()
             self.backend = None
 
-    def as_json(self) -> dict[str, Any]:
-        """The row of the result file; see `bench.harness` for its keys."""
-        return {
-            "model": self.model,
-            "role": self.role,
-            "precision": self.precision,
-            "target": str(self.target),
-            "status": "ok" if self.reason is None else "failed",
-            "reason": self.reason,
-            "failure": self.failure,
-            **self.values,
-        }
-
 
 def precisions_of(bundle: Bundle, target: Target, settings: Settings) -> list[str]:
     """Those that the bundle holds for this runtime; one row that fails where it holds none."""
@@ -168,19 +177,20 @@ def precisions_of(bundle: Bundle, target: Target, settings: Settings) -> list[st
     return held or ["fp32" if settings.precisions is None else settings.precisions[0]]
 
 
-def load_rows(group: Sequence[Row]) -> None:
-    """Load the model of every row; a row that cannot be loaded fails and says why."""
-    for row in group:
+def load(group: Sequence[Candidate]) -> None:
+    """Load every model; one that cannot be loaded fails and says why."""
+    for candidate in group:
+        row, bundle, target = candidate.row, candidate.bundle, candidate.target
         try:
-            row.backend = open_backend(row.bundle, row.precision, row.target)
+            candidate.backend = backend = open_backend(bundle, row.precision, target)
         except Exception as error:  # a row fails, the table continues
-            row.fail(error)
+            candidate.fail(error)
             continue
-        model = row.bundle.model(row.precision, FORMATS[row.target.runtime])
+        model = bundle.model(row.precision, FORMATS[target.runtime])
         if model is not None:
-            row.values["file_bytes"] = row.bundle.size_bytes(model)
-        row.values["load_ms"] = round(row.backend.load_seconds * 1e3, 2)
-        row.values["effective"] = row.backend.effective
+            row.file_bytes = bundle.size_bytes(model)
+        row.load_ms = round(backend.load_seconds * 1e3, 2)
+        row.effective = properties(backend.effective)
 
 
 def timed_frames(sets: dict[str, ImageSet]) -> list[TimedFrame]:

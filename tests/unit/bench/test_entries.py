@@ -1,12 +1,19 @@
 import numpy as np
 import pytest
 
-from kdas_edge.bench.groups import entry_json
+from kdas_edge.bench.entries import accuracy_entry
+from kdas_edge.bench.results import AccuracyKey
 from kdas_edge.bench.scores import ImageScore, SetScores
 from kdas_edge.metrics import deploy
 
 # share of the frame that is polyp, one row of pixels per hundredth
 FRACTIONS = (0.01, 0.02, 0.05, 0.2, 0.3, 0.0, 0.0)
+
+
+def entry_json(scores, references=None):
+    """The entry as the result file holds it."""
+    key = AccuracyKey("m", "int8", "openvino:CPU")
+    return accuracy_entry(scores, key, references).model_dump(mode="json", exclude_none=True)
 
 
 def scored(name, hits_by_frame, false_pixels=0):

@@ -2,47 +2,26 @@
 
 from typing import TYPE_CHECKING, Any
 
+from kdas_edge.bench.results import BenchResult, RobustnessEntry
 from kdas_edge.report import theme
-from kdas_edge.report.plots import model_names
+from kdas_edge.report.plots import networks
 
 if TYPE_CHECKING:
     import altair as alt
 
 
-def robustness_points(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One record per model, data set, corruption and strength; strength 0 is the clean image.
-
-    Args:
-        results: the JSON object of `kdas-edge bench --robustness`; empty without that option.
-    """
-    found = []
-    for entry in results.get("robustness") or []:
-        dice = entry.get("metrics", {}).get("Dice")
-        if dice is None:
-            continue
-        found.append(
-            {
-                "model": f"{entry['model']} {entry['precision']}",
-                "data set": entry["dataset"],
-                "corruption": entry["corruption"].replace("_", " "),
-                "strength": entry["strength"],
-                "Dice": dice["mean"],
-                "low": dice["low"],
-                "high": dice["high"],
-            }
-        )
-    return found
-
-
-def robustness_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
+def robustness_chart(results: BenchResult) -> "alt.TopLevelMixin | None":
     """One panel per corruption, one line per model; None without such measurements."""
-    records = robustness_points(results)
-    if not records:
+    entries = [entry for entry in results.robustness if "Dice" in entry.metrics]
+    if not entries:
         return None
+    sets = list(dict.fromkeys(entry.dataset for entry in entries))
+    corruptions = list(dict.fromkeys(entry.corruption for entry in entries))
+    records = [_record(entry, sets) for entry in entries]
     import altair as alt
 
     present = {record["model"] for record in records}
-    models = [name for name in model_names(results) if name in present]
+    models = [name for name in networks(results) if name in present]
     x = alt.X("strength:O", title="strength", axis=alt.Axis(labelAngle=0))
     low, high = min(r["Dice"] for r in records), max(r["Dice"] for r in records)
     pad = max(0.01, (high - low) * 0.05)
@@ -68,27 +47,34 @@ def robustness_chart(results: dict[str, Any]) -> "alt.TopLevelMixin | None":
             alt.Tooltip("high:Q", format=".3f", title="95 % to"),
         ],
     )
-    sets = list(dict.fromkeys(record["data set"] for record in records))
-    corruptions = list(dict.fromkeys(record["corruption"] for record in records))
-    values = [{**record, "panel": _panel(record, sets)} for record in records]
     # one row of panels for each corruption where there are several data sets
-    panels = [
-        _panel({"corruption": corruption, "data set": name}, sets)
-        for corruption in corruptions
-        for name in sets
-    ]
+    panels = [_panel(corruption, name, sets) for corruption in corruptions for name in sets]
     chart = (
         alt.layer(lines, marks)
         .properties(width=200, height=160 if len(sets) == 1 else 110)
         .facet(
             alt.Facet("panel:N", title=None, sort=panels),
-            data=alt.Data(values=values),
+            data=alt.Data(values=records),
             columns=4 if len(sets) == 1 else len(sets),
         )
     )
     return theme.finish(chart)
 
 
-def _panel(record: dict[str, Any], sets: list[str]) -> str:
-    corruption = record["corruption"]
-    return corruption if len(sets) == 1 else f"{corruption}, {record['data set']}"
+def _record(entry: RobustnessEntry, sets: list[str]) -> dict[str, Any]:
+    dice = entry.metrics["Dice"]
+    return {
+        "model": f"{entry.model} {entry.precision}",
+        "data set": entry.dataset,
+        "corruption": entry.corruption.replace("_", " "),
+        "strength": entry.strength,
+        "Dice": dice.mean,
+        "low": dice.low,
+        "high": dice.high,
+        "panel": _panel(entry.corruption, entry.dataset, sets),
+    }
+
+
+def _panel(corruption: str, dataset: str, sets: list[str]) -> str:
+    name = corruption.replace("_", " ")
+    return name if len(sets) == 1 else f"{name}, {dataset}"
