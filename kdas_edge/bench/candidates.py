@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.errors import last_line
 from kdas_edge.bench.models import precisions
 from kdas_edge.bench.peers import PeerBundle
 from kdas_edge.bench.pipeline import Pipeline, pipeline
@@ -24,6 +23,7 @@ from kdas_edge.bench.results import (
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.data.corruptions import SEED
 from kdas_edge.data.layout import ImageSet
+from kdas_edge.errors import last_line
 from kdas_edge.image_files import read_image
 from kdas_edge.latency import Warmup
 from kdas_edge.runtime.backends import FORMATS, Backend, open_backend

@@ -32,7 +32,7 @@ from kdas_edge.data.layout import (
     read_pair,
     set_folders,
 )
-from kdas_edge.errors import KdasEdgeError, last_line, UserError
+from kdas_edge.errors import KdasEdgeError, UserError, last_line
 from kdas_edge.files import staged_directory
 from kdas_edge.image_files import image_size
 from kdas_edge.runtime.backends import open_backend

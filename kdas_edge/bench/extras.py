@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from kdas_edge.errors import last_line
 from kdas_edge.bench.candidates import Candidate, Settings, timed_frames
 from kdas_edge.bench.energy import EnergyMeter, energy_per_frame
 from kdas_edge.bench.results import Throughput, ThroughputEntry, Unavailable
@@ -12,6 +11,7 @@ from kdas_edge.bench.throughput import measure_throughput
 from kdas_edge.bench.timing import model_only
 from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet
+from kdas_edge.errors import last_line
 
 # a rate is steady after some seconds; --seconds is meant for a hundred slow inferences
 _THROUGHPUT_SECONDS = 10.0

@@ -28,7 +28,7 @@ from kdas_edge.bundle.manifest import (
 )
 from kdas_edge.bundle.reader import Bundle, open_bundle
 from kdas_edge.data.lineage import Lineage, read_lineage
-from kdas_edge.errors import KdasEdgeError, last_line, UserError
+from kdas_edge.errors import KdasEdgeError, UserError
 from kdas_edge.files import sha256
 from kdas_edge.runtime.backends import FORMATS, Backend
 from kdas_edge.runtime.segmenter import preprocess

@@ -19,7 +19,7 @@ from kdas_edge.bench.scores import ImageScore, SetScores, paired_difference
 from kdas_edge.console import info, progress
 from kdas_edge.data.corruptions import CORRUPTIONS, SEED, STRENGTHS, check_names, corrupt
 from kdas_edge.data.layout import ImageSet, Pair, read_pair
-from kdas_edge.errors import last_line, UserError
+from kdas_edge.errors import UserError, last_line
 from kdas_edge.metrics import deploy
 from kdas_edge.metrics.bootstrap import Estimate
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from kdas_edge.errors import last_line
 from kdas_edge.bench.accuracy import evaluate_many
 from kdas_edge.bench.candidates import Candidate, Settings, load
 from kdas_edge.bench.entries import References, accuracy_entry
@@ -11,6 +10,7 @@ from kdas_edge.bench.results import AccuracyEntry, AccuracyKey, Protocol
 from kdas_edge.bench.scores import SetScores
 from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet
+from kdas_edge.errors import last_line
 from kdas_edge.runtime.targets import Target
 
 # whose masks -> data set -> protocol

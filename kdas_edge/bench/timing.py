@@ -15,7 +15,7 @@ from kdas_edge.bench.profiling import profile_row
 from kdas_edge.bench.results import EndToEnd, LatencyRecord, Percentiles, ProfileRecord, Unavailable
 from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet
-from kdas_edge.errors import last_line, UserError
+from kdas_edge.errors import UserError, last_line
 from kdas_edge.image_files import read_image
 
 _PROFILED_INFERENCES = 20

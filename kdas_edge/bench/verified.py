@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from kdas_edge.errors import last_line
 from kdas_edge.bench.candidates import Candidate
 from kdas_edge.bench.models import is_bundle
+from kdas_edge.errors import last_line
 from kdas_edge.evidence.golden import check_golden
 from kdas_edge.runtime.backends import FORMATS
 
