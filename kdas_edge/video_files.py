@@ -112,9 +112,9 @@ class VideoDecoder:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise _unopened(source, reason_of(error)) from None
         stream = self._container.streams.best("video")
-        if stream is None:
+        if stream is None or stream.codec_context is None:
             self.close()
-            raise _unopened(source, "no video in it")
+            raise _unopened(source, "no video in it, or of a codec without a decoder")
         self._stream: Any = stream
         codec: Any = self._stream.codec_context
         if codec.width * codec.height > limit:
@@ -175,24 +175,31 @@ class VideoDecoder:
         """Frames as the decoder gives them; None for a packet that it refuses."""
         begun = time.perf_counter()
         started = False
+        silent = 0
         try:
             for packet in self._container.demux(self._stream):
                 if self._network:
                     begun = time.perf_counter()
                 try:
                     frames = packet.decode()
-                except (av.error.InvalidDataError, av.error.BugError, av.error.UnknownError):
+                except (av.error.InvalidDataError, av.error.BugError, av.error.PatchWelcomeError):
                     frames = []
+                    silent -= 1
                     # who joins a stream in its middle gets what cannot be decoded at first
                     if started or not self._network:
                         yield None
                 self._busy += time.perf_counter() - begun
+                silent += bool(packet.size) - len(frames)
                 for frame in frames:
                     started = True
                     yield frame
                 begun = time.perf_counter()
         except (av.error.FFmpegError, OSError) as error:
             self.failure = reason_of(error)
+        # the decoder of HEVC leaves out what it cannot decode without a word; each of its packets
+        # is one picture, which is not so of other codecs
+        if self._stream.codec_context.name == "hevc" and not self._network:
+            yield from [None] * silent
 
     def _is_good(self, frame: VideoFrame) -> bool:
         if frame.is_corrupt:

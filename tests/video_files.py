@@ -58,6 +58,8 @@ def write_coded(
     with av.open(str(path), "w", format=form) as container:
         if interlaced and codec == "libx264":
             options["x264-params"] = "tff=1"
+        if codec == "libx265":
+            options["x265-params"] = f"log-level=none:keyint={options.get('g', 250)}"
         stream = container.add_stream(codec, rate=Fraction(fps), options=options)
         stream.height, stream.width = frames[0].shape[:2]
         formats = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le"}

@@ -154,7 +154,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         ([tmp_path / "empty", "--out", out], "holds no image"),
         ([tmp_path / "absent", "--out", out], "does not exist"),
         ([broken, "--out", out], "half.jpg cannot be read"),
-        ([tmp_path / "broken.mp4", "--out", out], "broken.mp4 cannot be decoded"),
+        ([tmp_path / "broken.mp4", "--out", out], "broken.mp4 cannot be opened as a video"),
         ([scenes, "--out", out, "--count", 0], "--count 0"),
         ([scenes, "--out", out, "--seed", -1], "--seed -1"),
         ([scenes, "--out", out, "--stride", 0], "--stride 0"),

@@ -4,6 +4,7 @@ import os
 import struct
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -113,6 +114,30 @@ def test_a_damaged_picture_is_never_given_out_as_a_good_one(
     frames = list(reader.frames(_Never()))
     assert len(frames) == 48 - len(bad) and reader.undecodable == len(bad)
     assert f"{len(bad)} of 48 frames could not be decoded" in str(reader.problem)
+
+
+@pytest.mark.parametrize("part", [slice(0, 4), slice(4, 6)], ids=["length", "type"])
+def test_pictures_of_hevc_that_the_decoder_leaves_out_are_counted(
+    tmp_path: Path, part: slice
+) -> None:
+    path = write_coded(tmp_path / "a.mp4", moving_bars(36), "libx265", g="12")
+    with av.open(str(path)) as container:
+        keys = [packet.pos for packet in container.demux() if packet.is_keyframe and packet.size]
+    content = bytearray(path.read_bytes())
+    start = keys[1] or 0
+    content[start + (part.start or 0) : start + part.stop] = b"\x7f" * (part.stop - part.start)
+    path.write_bytes(content)
+    found = decode(path)
+    assert len(found) == 36
+    # a group, and the pictures around it that are predicted from its key frame
+    assert 1 <= sum(not picture.good for picture in found) <= 16
+
+
+def test_a_codec_without_a_decoder_is_no_video(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.avi", moving_bars(2), "mjpeg")
+    path.write_bytes(path.read_bytes().replace(b"MJPG", b"XQ9Z"))
+    with pytest.raises(UserError, match="of a codec without a decoder"):
+        VideoDecoder(path)
 
 
 class _Never:
