@@ -35,7 +35,7 @@ from kdas_edge.export.openvino import save_openvino, to_openvino
 from kdas_edge.files import read_json
 from kdas_edge.inspect import profile
 from kdas_edge.metrics.overlap import dice
-from kdas_edge.models.zoo import Architecture
+from kdas_edge.models.architecture import Architecture
 from kdas_edge.runtime.backends import open_file
 from kdas_edge.runtime.inputs import preprocess
 from kdas_edge.runtime.masks import mask_at_size

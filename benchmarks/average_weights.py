@@ -28,15 +28,16 @@ def main() -> None:
     args = parser.parse_args()
     check_output_file(args.out)
     loaded = [load_network(path) for path in args.networks]
-    architecture = loaded[0][1]
-    for path, (_, other) in zip(args.networks, loaded, strict=True):
+    architecture = loaded[0].architecture
+    for path, network in zip(args.networks, loaded, strict=True):
+        other = network.architecture
         # a coarser one is of the same kind: its refinement would add nothing
         kind = replace(other, stride=architecture.stride)
         if kind != architecture or other.stride < architecture.stride:
             raise UserError(
                 f"{path} is {other}, the first {architecture}; average networks of one kind"
             )
-    states = [network.state_dict() for network, _ in loaded]
+    states = [network.state_dict() for network in loaded]
     nothing = {
         key: torch.zeros_like(value) if key == "refine.extend.weight" else value
         for key, value in states[0].items()

@@ -128,7 +128,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
 
-    student, architecture = load_network(args.student)
+    student = load_network(args.student)
+    architecture = student.architecture
     ranges: Ranges = args.ranges
     recipe = PtqRecipe(model_type=args.model_type, range_estimator=args.range_estimator)
     choices = args.choices.split(",")
@@ -154,7 +155,7 @@ def main() -> None:
     if ELSEWHERE in choices:
         pools[ELSEWHERE] = Candidates(load_pairs(frames[::2], architecture.size), tests)
 
-    reference = {name: evaluate(student, architecture, one) for name, one in sets.items()}
+    reference = {name: evaluate(student, one) for name, one in sets.items()}
     float_dice = reference["validation"].mean
     small = polyp_fractions(sets["validation"]) < SMALL_BELOW
     if not small.any():
@@ -174,7 +175,7 @@ def main() -> None:
                 quantized = post_training_quantize(student, samples, recipe, ranges)
                 row: dict[str, Any] = {"choice": choice, "count": len(indices), "seed": seed}
                 for name, one in sets.items():
-                    ours = evaluate(quantized, architecture, one)
+                    ours = evaluate(quantized, one)
                     if name == "validation":
                         row["dice"] = ours.mean
                         row["dice_lost"] = float_dice - row["dice"]

@@ -51,10 +51,10 @@ def main() -> None:
             for name in (*FILES, *found):
                 write_text_atomic(staging / name, without_folders((run.path / name).read_text()))
             if arguments.weights:
-                network, architecture = load_network(run.path)
+                network = load_network(run.path)
                 half = network.half().state_dict()
                 header = {RECIPE: without_folders(json.dumps(recipe.model_dump(mode="json")))}
-                save_network(staging / "weights.safetensors", half, architecture, header)
+                save_network(staging / "weights.safetensors", half, network.architecture, header)
         print(target)
 
 

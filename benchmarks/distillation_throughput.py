@@ -31,6 +31,7 @@ from kdas_edge.distill.kdas import DistillationLoss
 from kdas_edge.distill.trainer import Trainer, make_fabric, set_train_mode
 from kdas_edge.environment import describe
 from kdas_edge.files import write_json
+from kdas_edge.models.architecture import FullSize
 from kdas_edge.models.inputs import normalise
 from kdas_edge.models.zoo import build
 from kdas_edge.process import one_line_errors
@@ -44,8 +45,8 @@ LOSS = {"variant": "kdas", "segmentation": "bce_dice"}
 
 def plain_loop(args: argparse.Namespace, device: torch.device) -> Callable[[], None]:
     """One batch of the plain loop, as a function."""
-    teacher, teacher_architecture = build(ModelRecipe(backbone=args.teacher), args.size)
-    student, architecture = build(ModelRecipe(backbone=args.student), args.size)
+    teacher = FullSize(build(ModelRecipe(backbone=args.teacher), args.size))
+    student = FullSize(build(ModelRecipe(backbone=args.student), args.size))
     teacher.to(device).eval()
     student.to(device).train()
     optimizer = torch.optim.AdamW(student.parameters(), 1e-4, weight_decay=1e-4)
@@ -70,8 +71,8 @@ def plain_loop(args: argparse.Namespace, device: torch.device) -> Callable[[], N
             side = round(args.size * scale / 32) * 32
             x = at_size(images, side)
             with torch.no_grad():
-                truths = teacher(normalise(x, teacher_architecture))
-            outputs = student(normalise(x, architecture))
+                truths = teacher(normalise(x, teacher.architecture))
+            outputs = student(normalise(x, student.architecture))
             parts = loss(outputs, truths, at_size(masks, side))
             parts["loss"].backward()
             torch.nn.utils.clip_grad_value_(student.parameters(), 0.5)
@@ -86,15 +87,13 @@ def at_size(images: Tensor, side: int) -> Tensor:
 
 def our_engine(args: argparse.Namespace, compiled: bool) -> tuple[Callable[[], None], Trainer]:
     """One batch of ours, as a function, and its trainer."""
-    teacher, teacher_architecture = build(ModelRecipe(backbone=args.teacher), args.size)
-    student, architecture = build(ModelRecipe(backbone=args.student), args.size)
+    teacher = build(ModelRecipe(backbone=args.teacher), args.size)
+    student = build(ModelRecipe(backbone=args.student), args.size)
     settings = recipe(args, compiled)
     trainer = Trainer(
         settings,
         student,
-        architecture,
         teacher,
-        teacher_architecture,
         make_fabric(settings.engine.precision),
     )
     set_train_mode(student, frozen_batch_norm=False)

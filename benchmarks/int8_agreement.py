@@ -30,7 +30,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
-    quantized, architecture = load_quantized(args.int8)
+    quantized = load_quantized(args.int8)
+    architecture = quantized.architecture
     with tempfile.TemporaryDirectory(prefix="kdas-edge-agreement-") as scratch:
         folder = Path(scratch)
         frames = read_frames(args.data, args.int8, args.frames, architecture, folder)

@@ -35,8 +35,9 @@ from kdas_edge.export.openvino import to_openvino
 from kdas_edge.files import write_json
 from kdas_edge.inspect import profile
 from kdas_edge.latency import Latency, measure, speedup
+from kdas_edge.models.architecture import Architecture
 from kdas_edge.models.inputs import normalise
-from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters
+from kdas_edge.models.zoo import build, multiply_accumulates, parameters
 from kdas_edge.process import one_line_errors
 from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import ModelRecipe, PtqRecipe
@@ -170,7 +171,8 @@ def main() -> None:
 
     models, built, inputs = {}, {}, {}
     for backbone in (args.teacher, *args.students.split(",")):
-        network, architecture = build(ModelRecipe(backbone=backbone), args.size)
+        network = build(ModelRecipe(backbone=backbone), args.size)
+        architecture = network.architecture
         network.eval()
         models[backbone] = {
             "parameters": parameters(network),

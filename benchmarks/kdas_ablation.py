@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdas_edge.bench.accuracy import evaluate
 from kdas_edge.console import info, table
@@ -38,8 +38,9 @@ from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, sha256, write_json
 from kdas_edge.metrics.bootstrap import Estimate, bootstrap_mean
+from kdas_edge.models.architecture import Architecture, FullSize, SegmentationNetwork
 from kdas_edge.models.checkpoints import BEST, load_network
-from kdas_edge.models.zoo import Architecture, architecture_of, multiply_accumulates, parameters
+from kdas_edge.models.zoo import architecture_of, multiply_accumulates, parameters
 from kdas_edge.process import one_line_errors
 from kdas_edge.recipe import AugmentRecipe, DataRecipe, ModelRecipe, TrainRecipe, load_recipe
 from kdas_edge.run import Run
@@ -229,14 +230,16 @@ TWINS = (
 )
 
 
-class TwoOutputs(nn.Module):
+class TwoOutputs(SegmentationNetwork):
     """A network of segmentation-models-pytorch as one of ours: its logits count as both outputs."""
 
-    def __init__(self, kind: str, backbone: str, encoder: Path | None) -> None:
+    def __init__(self, kind: str, architecture: Architecture, encoder: Path | None) -> None:
         super().__init__()
         import segmentation_models_pytorch as smp
 
-        self.network = getattr(smp, kind)(f"tu-{backbone}", encoder_weights=None, classes=1)
+        self.architecture = architecture
+        name = f"tu-{architecture.backbone}"
+        self.network = getattr(smp, kind)(name, encoder_weights=None, classes=1)
         if encoder is not None:
             state = {key: value.float() for key, value in load_file(encoder).items()}
             missing, _ = self.network.encoder.model.load_state_dict(state, strict=False)
@@ -397,11 +400,10 @@ def one_row(
     resume = path.exists()
     if cell.network == "polyp_pvt":
         summary = run_training(recipe, arguments.runs, resume)
-        network: nn.Module
-        network, architecture = load_network(path)
+        network: SegmentationNetwork = load_network(path)
     else:
-        network, architecture, summary = train_other(cell, recipe, arguments, resume)
-    scores = score(network.eval(), architecture, arguments.data)
+        network, summary = train_other(cell, recipe, arguments, resume)
+    scores = score(network.eval(), arguments.data)
     last = summary["history"][-1]
     return {
         "schema": SCHEMA,
@@ -410,7 +412,7 @@ def one_row(
         "what": cell.what,
         "recipe": public(recipe),
         "parameters": parameters(network),
-        "multiply_accumulates": multiply_accumulates(network, architecture.size),
+        "multiply_accumulates": multiply_accumulates(network, network.architecture.size),
         "best_epoch": summary["best_epoch"],
         "validation_dice": summary["best_validation_dice"],
         "seconds": summary["seconds"],
@@ -422,16 +424,16 @@ def one_row(
 
 def train_other(
     cell: Cell, recipe: TrainRecipe, arguments: argparse.Namespace, resume: bool
-) -> tuple[nn.Module, Architecture, dict[str, Any]]:
+) -> tuple[SegmentationNetwork, dict[str, Any]]:
     """Train a network that is not ours with the same engine."""
     torch.manual_seed(derive_seed(recipe.seed))
     backbone = recipe.model.backbone
-    network = TwoOutputs(cell.network, backbone, arguments.encoder)
     architecture = architecture_of(backbone, recipe.model.width, recipe.data.size)
+    network = TwoOutputs(cell.network, architecture, arguments.encoder)
     # as large as the other rows' images, which the teacher needs larger than the student
     data = load_training_data(recipe.data, max(recipe.data.size, recipe.teacher_size or 0))
     run = Run.create(arguments.runs, recipe, resume, False, "train")
-    result = fit(recipe, network, architecture, data, run)
+    result = fit(recipe, network, data, run)
     network.load_state_dict(load_file(run.path / BEST))
     summary = {
         "best_epoch": result.best_epoch,
@@ -439,20 +441,19 @@ def train_other(
         "seconds": result.seconds,
         "history": result.history,
     }
-    return network, architecture, summary
+    return network, summary
 
 
-def score(
-    network: nn.Module, architecture: Architecture, data: Path
-) -> dict[str, dict[str, float]]:
+def score(network: SegmentationNetwork, data: Path) -> dict[str, dict[str, float]]:
     """Dice of every test image (deploy protocol), by set and stem."""
+    architecture, full_size = network.architecture, FullSize(network)
     mean, std = (torch.tensor(v)[:, None, None] for v in (architecture.mean, architecture.std))
     size = architecture.size
 
     @torch.inference_mode()
     def predict(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         pixels = torch.from_numpy(resize_image(frame, size, size)).permute(2, 0, 1) / 255
-        z1, z2 = network(((pixels - mean) / std)[None])
+        z1, z2 = full_size(((pixels - mean) / std)[None])
         return torch.sigmoid(z1 + z2)[0, 0].numpy()
 
     found = {}

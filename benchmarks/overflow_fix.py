@@ -35,8 +35,8 @@ from kdas_edge.errors import UserError
 from kdas_edge.export.agreement import input_spec
 from kdas_edge.files import write_json
 from kdas_edge.image_files import read_image
+from kdas_edge.models.architecture import Architecture
 from kdas_edge.models.checkpoints import load_network
-from kdas_edge.models.zoo import Architecture
 from kdas_edge.process import one_line_errors
 from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import PtqRecipe
@@ -84,7 +84,8 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory(prefix="kdas-edge-overflow-") as scratch:
         folder = Path(scratch)
-        student, architecture = load_network(args.student)
+        student = load_network(args.student)
+        architecture = student.architecture
         samples = calibration_frames(args.data, args.student, args.samples, architecture)
         frames = read_frames(args.data, args.student, args.frames, architecture, folder)
         float_dice = float(dice_of(run_torch(student, frames), frames).mean())

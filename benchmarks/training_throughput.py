@@ -27,6 +27,7 @@ from kdas_edge.distill.engine import peak_memory_mib
 from kdas_edge.distill.trainer import Trainer, make_fabric, set_train_mode
 from kdas_edge.environment import describe
 from kdas_edge.files import read_json, write_json
+from kdas_edge.models.inputs import network_input
 from kdas_edge.models.zoo import build
 from kdas_edge.process import one_line_errors
 from kdas_edge.recipe import TrainRecipe, load_recipe
@@ -43,8 +44,8 @@ def make_trainer(args: argparse.Namespace) -> Trainer:
         },
         [],
     )
-    network, architecture = build(recipe.model, args.size)
-    trainer = Trainer(recipe, network, architecture, None, None, make_fabric(args.precision))
+    network = build(recipe.model, args.size)
+    trainer = Trainer(recipe, network, None, make_fabric(args.precision))
     set_train_mode(network, frozen_batch_norm=False)
     return trainer
 
@@ -53,7 +54,7 @@ def file_step(trainer: Trainer, images: torch.Tensor, masks: torch.Tensor) -> No
     """The same step on a batch that a DataLoader has already augmented."""
     device = trainer.fabric.device
     x, y = images.to(device).float() / 255, masks.to(device).float()
-    x = trainer._input(x, trainer.size, trainer.architecture)
+    x = network_input(x, trainer.size, trainer.network.architecture)
     parts = trainer.loss(trainer.student(x), None, y, None)
     trainer.optimizer.zero_grad(set_to_none=True)
     trainer.fabric.backward(parts["loss"])
@@ -127,7 +128,7 @@ def fetch(resident: ResidentSet, trainer: Trainer, batch: int, step: int) -> Non
     index = torch.randint(len(resident), (batch,), generator=generator).to(resident.images.device)
     images, masks = augment.apply(drawn, resident.images[index], resident.masks[index])
     F.interpolate(masks, (trainer.size, trainer.size))
-    trainer._input(images, trainer.size, trainer.architecture)
+    network_input(images, trainer.size, trainer.network.architecture)
 
 
 def memory(args: argparse.Namespace) -> dict:

@@ -1,10 +1,10 @@
 """Which network is better? Dice on the validation split, where choices are made.
 
-Scores runs or checkpoints, each asked about one or more mirror images (test-time flips, which are
+Scores runs or checkpoints, each on one or more flips of an image (test-time augmentation, which is
 for teachers), with paired differences to the first row; with --corruptions also on spoilt copies of
 the images. No test image is read.
 
-    python benchmarks/validation_dice.py runs/teacher --data DATA --mirrors 1,2,4 --json …
+    python benchmarks/validation_dice.py runs/teacher --data DATA --tta 1,2,4 --json …
     python benchmarks/validation_dice.py runs/one runs/other --data DATA --corruptions bubbles,jpeg
 """
 
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from kdas_edge.console import table
 from kdas_edge.data.corruptions import STRENGTHS, check_names, corrupt
@@ -26,9 +25,9 @@ from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file, write_json
 from kdas_edge.metrics.bootstrap import bootstrap_mean
+from kdas_edge.models.architecture import SegmentationNetwork
 from kdas_edge.models.checkpoints import load_network
-from kdas_edge.models.tta import with_mirrors
-from kdas_edge.models.zoo import Architecture
+from kdas_edge.models.tta import with_tta
 from kdas_edge.process import one_line_errors
 from kdas_edge.recipe import DataRecipe
 
@@ -37,46 +36,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("networks", nargs="+", type=Path, help="runs or checkpoints")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--mirrors", default="1", help="1 to 4; several with commas between")
+    parser.add_argument("--tta", default="1", help="flips, 1 to 4; several with commas between")
     parser.add_argument("--validation", type=float, default=0.1, help="share, as in the recipe")
     parser.add_argument("--corruptions", help="also on images spoilt so; names, commas between")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.json is not None:
         check_output_file(args.json)
-    counts = args.mirrors.split(",")
+    counts = args.tta.split(",")
     if not set(counts) <= set("1234"):
-        raise UserError(f"--mirrors {args.mirrors!r}: name whole numbers of 1 to 4")
+        raise UserError(f"--tta {args.tta!r}: name whole numbers of 1 to 4")
 
     corruptions = check_names(args.corruptions.split(",")) if args.corruptions else []
     conditions = [("none", 0), *((name, level) for name in corruptions for level in STRENGTHS)]
 
-    asked: dict[str, tuple[nn.Module, Architecture]] = {}
+    candidates: dict[str, SegmentationNetwork] = {}
     data: dict[int, TrainingData] = {}
     for path in args.networks:
-        network, architecture = load_network(path)
-        size = architecture.size
+        network = load_network(path)
+        size = network.architecture.size
         if size not in data:
             recipe = DataRecipe(root=str(args.data), size=size, validation=args.validation)
             data[size] = load_training_data(recipe)
         for count in counts:
-            label = f"{path.name}, mirror images: {count}"
-            if label in asked:
+            label = f"{path.name}, flips: {count}"
+            if label in candidates:
                 raise UserError(f"{label} is named twice; rename one")
-            mirrored = with_mirrors(network, int(count)).to(memory_format=torch.channels_last)
-            asked[label] = mirrored, architecture
+            flipped = with_tta(network, int(count)).to(memory_format=torch.channels_last)
+            candidates[label] = flipped
 
-    scores: dict[str, dict[str, NDArray[np.float64]]] = {label: {} for label in asked}
+    scores: dict[str, dict[str, NDArray[np.float64]]] = {label: {} for label in candidates}
     for corruption, strength in conditions:
         condition = f"{corruption} {strength}" if strength else "as they are"
         # once for all networks of a size: spoiling costs as much as asking a network
         images = {
             size: spoilt(found.validation, corruption, strength) for size, found in data.items()
         }
-        for label, (network, architecture) in asked.items():
-            size = architecture.size
+        for label, network in candidates.items():
+            size = network.architecture.size
             masks = data[size].validation.masks
-            dice, _ = validate(network, images[size], masks, size, architecture)
+            dice, _ = validate(network, images[size], masks, size)
             scores[label][condition] = dice
 
     if len(conditions) > 1:

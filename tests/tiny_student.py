@@ -13,13 +13,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from once_per_run import one_at_a_time
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdas_edge.data.layout import read_pair, resize_image, resize_mask, training_set
 from kdas_edge.data.synthetic import scene
+from kdas_edge.models.architecture import Architecture, FullSize, SegmentationNetwork
 from kdas_edge.models.checkpoints import load_network, save_network
 from kdas_edge.models.inputs import normalise
-from kdas_edge.models.zoo import Architecture, build
+from kdas_edge.models.zoo import build
 from kdas_edge.recipe import ModelRecipe
 
 SIZE = 64
@@ -32,9 +33,13 @@ SHARED = "KDAS_EDGE_TEST_STUDENTS"
 class TinyStudent:
     """A trained network and the frames that it has learnt, (S, S, 3) uint8 RGB each."""
 
-    network: nn.Module
-    architecture: Architecture
+    network: SegmentationNetwork
     frames: list[np.ndarray]
+
+    @property
+    def architecture(self) -> Architecture:
+        """Of the network."""
+        return self.network.architecture
 
     def inputs(self, frames: list[np.ndarray]) -> list[Tensor]:
         """Normalised tensors (1, 3, S, S)."""
@@ -68,25 +73,25 @@ def train_tiny_student(
     with one_at_a_time(path):
         if not path.exists():
             _train(backbone, steps, seed, pairs).save(path)
-    network, architecture = load_network(path)
-    return TinyStudent(network.eval(), architecture, [image for image, _ in pairs])
+    return TinyStudent(load_network(path), [image for image, _ in pairs])
 
 
 def _train(
     backbone: str, steps: int, seed: int, pairs: list[tuple[np.ndarray, np.ndarray]]
 ) -> TinyStudent:
     torch.manual_seed(seed)
-    network, architecture = build(ModelRecipe(backbone=backbone, width=8), SIZE)
-    student = TinyStudent(network, architecture, [image for image, _ in pairs])
+    network = build(ModelRecipe(backbone=backbone, width=8), SIZE)
+    student = TinyStudent(network, [image for image, _ in pairs])
     images = torch.cat(student.inputs(student.frames))
     masks = torch.from_numpy(np.stack([mask for _, mask in pairs]))[:, None].float()
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, steps + 1)
+    full_size = FullSize(network)
     network.train()
     for _ in range(steps):
         chosen = torch.randint(0, len(images), (8,))
         loss = torch.zeros(())
-        for logits in network(images[chosen]):
+        for logits in full_size(images[chosen]):
             truth, found = masks[chosen], logits.sigmoid()
             overlap = 2 * (truth * found).sum() / (truth.sum() + found.sum() + 1)
             loss = loss + F.binary_cross_entropy_with_logits(logits, truth) + 1 - overlap
@@ -96,7 +101,7 @@ def _train(
         schedule.step()
     network.eval()
     with torch.no_grad():
-        z1, z2 = network(images)
+        z1, z2 = full_size(images)
     found, truth = z1 + z2 > 0, masks > 0
     dice = 2 * (found & truth).sum() / (found.sum() + truth.sum())
     assert steps < 100 or dice > 0.3, f"the tiny student has learnt nothing (Dice {dice:.2f})"

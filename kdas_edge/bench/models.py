@@ -166,7 +166,8 @@ def _checkpoint(path: Path) -> Bundle:
             f"{path} is a checkpoint and needs PyTorch; install it with pip install "
             "'kdas-edge[train]', or export it and name the bundle"
         ) from error
-    network, architecture = load_network(path)
+    network = load_network(path)
+    architecture = network.architecture
     root, file = (path, BEST) if path.is_dir() else (path.parent, Path(path.name))
     root = root.resolve()
     size = architecture.size

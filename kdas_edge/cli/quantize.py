@@ -86,7 +86,7 @@ def quantize(
         defaults = {
             "name": f"{_stem(Path(source))}_int8",
             # the network was made for one size; asking for it again would only invite an error
-            "data.size": load_network(Path(source))[1].size,
+            "data.size": load_network(Path(source)).architecture.size,
             "loss.variant": "kdas" if "teacher" in given else "supervised",
             "loss.segmentation": "structure",
             "loss.teacher_scale": 0.005,

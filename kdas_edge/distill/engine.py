@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from kdas_edge.console import progress
 from kdas_edge.data.dataset import ResidentSet, TrainingData
@@ -25,8 +24,8 @@ from kdas_edge.distill.trainer import Progress, Trainer, make_fabric, set_train_
 from kdas_edge.distill.validation import write_overlays
 from kdas_edge.environment import thread_limit
 from kdas_edge.errors import UserError
+from kdas_edge.models.architecture import SegmentationNetwork
 from kdas_edge.models.checkpoints import save_network
-from kdas_edge.models.zoo import Architecture
 from kdas_edge.process import handle_signals
 from kdas_edge.recipe import QuantizeRecipe, TrainRecipe
 from kdas_edge.run import Run
@@ -48,12 +47,10 @@ class Interrupted(KeyboardInterrupt):
 
 def fit(
     recipe: TrainRecipe | QuantizeRecipe,
-    student: nn.Module,
-    architecture: Architecture,
+    student: SegmentationNetwork,
     data: TrainingData,
     run: Run,
-    teacher: nn.Module | None = None,
-    teacher_architecture: Architecture | None = None,
+    teacher: SegmentationNetwork | None = None,
 ) -> FitResult:
     """Train until the schedule is done, resuming if the run has a checkpoint.
 
@@ -63,11 +60,9 @@ def fit(
     Args:
         recipe: the resolved recipe; `schedule` is set.
         student: the network to train, float or fake-quantised; see `Trainer`.
-        architecture: of the student.
         data: resident at the larger of the student's and the teacher's size.
         run: where everything is written.
         teacher: the frozen teacher, for distillation.
-        teacher_architecture: of the teacher.
 
     Raises:
         UserError: the batch does not divide over the processes, or a bad checkpoint.
@@ -84,15 +79,14 @@ def fit(
             f"schedule.batch_size {schedule.batch_size} does not divide over "
             f"{fabric.world_size} processes; choose a multiple"
         )
-    trainer = Trainer(recipe, student, architecture, teacher, teacher_architecture, fabric)
+    trainer = Trainer(recipe, student, teacher, fabric)
     train, validation = data.train.to(fabric.device), data.validation.to(fabric.device)
     if recipe.cache_teacher:
-        assert teacher is not None and teacher_architecture is not None  # the recipe sees to it
+        assert teacher is not None  # the recipe sees to it
         train = with_maps(
             train,
             teacher,
             recipe.teacher_size or recipe.data.size,
-            teacher_architecture,
             run.path.parent / TEACHER_MAPS,
             run.writes,
         )
@@ -176,7 +170,7 @@ def _end_epoch(
     if math.isnan(dice) or dice > now.best_dice:
         now.best_dice, now.best_epoch = (-1.0 if math.isnan(dice) else dice), epoch
         if run.writes:
-            save_network(run.best_checkpoint, trainer.best_state(), trainer.architecture)
+            save_network(run.best_checkpoint, trainer.best_state(), trainer.network.architecture)
     run.record(row)
     run.log(
         f"epoch {epoch}/{schedule.epochs}: loss {means['loss']:.4f}, validation Dice {dice:.4f}"

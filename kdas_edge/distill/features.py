@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from kdas_edge.distill.losses import full_precision
 from kdas_edge.errors import UserError
-from kdas_edge.models.zoo import Architecture
+from kdas_edge.models.architecture import Architecture
 
 # Places per side that are compared: 144 of an image, as a pair costs for each two of them.
 _PLACES = 12

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdas_edge.console import progress
 from kdas_edge.data.dataset import TrainingData
@@ -22,9 +22,9 @@ from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
 from kdas_edge.distill.validation import mask_dice
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json, write_json
+from kdas_edge.models.architecture import FullSize, SegmentationNetwork
 from kdas_edge.models.inputs import network_input
-from kdas_edge.models.tta import mirrored
-from kdas_edge.models.zoo import Architecture
+from kdas_edge.models.tta import flipped_outputs
 from kdas_edge.recipe import TrainRecipe
 from kdas_edge.run import Run
 
@@ -54,7 +54,7 @@ class FrameVerdict:
 
 @torch.no_grad()
 def agreement(
-    teacher: nn.Module, images: Tensor, size: int, architecture: Architecture, batch: int = 8
+    teacher: SegmentationNetwork, images: Tensor, size: int, batch: int = 8
 ) -> tuple[Tensor, Tensor]:
     """Ask a teacher about each frame and its mirror images.
 
@@ -62,7 +62,6 @@ def agreement(
         teacher: in evaluation mode; returns two logit maps.
         images: (N, 3, S, S) uint8, where the teacher is.
         size: side of what the teacher sees, in pixels.
-        architecture: of the teacher; says how to normalise.
         batch: frames at a time.
 
     Returns:
@@ -72,8 +71,10 @@ def agreement(
     agreements, fractions = [], []
     with progress(len(images), "asking the teacher about frames without masks") as advance:
         for start in range(0, len(images), batch):
-            x = network_input(images[start : start + batch].float() / 255, size, architecture)
-            answers = mirrored(teacher, x, _MIRRORS)
+            x = network_input(
+                images[start : start + batch].float() / 255, size, teacher.architecture
+            )
+            answers = flipped_outputs(FullSize(teacher), x, _MIRRORS)
             masks = [(z1 + z2 > 0).flatten(1) for z1, z2 in answers]
             pairs = [mask_dice(masks[i], masks[j]) for i in range(len(masks)) for j in range(i)]
             agreements.append(torch.stack(pairs).mean(0))
@@ -85,8 +86,7 @@ def agreement(
 def filter_pseudo_labels(
     data: TrainingData,
     recipe: TrainRecipe,
-    teacher: nn.Module,
-    architecture: Architecture,
+    teacher: SegmentationNetwork,
     known: Path | None = None,
 ) -> list[FrameVerdict]:
     """Decide which frames without masks the student sees.
@@ -95,7 +95,6 @@ def filter_pseudo_labels(
         data: with the frames among the training images.
         recipe: gives the sizes, the data root with its test images, and the least agreement.
         teacher: in evaluation mode.
-        architecture: of the teacher.
         known: verdicts of an earlier start of this run (`unlabelled.json`), if they exist.
 
     Returns:
@@ -112,7 +111,7 @@ def filter_pseudo_labels(
         if [verdict.name for verdict in verdicts] == names:
             return verdicts
     size = recipe.teacher_size or recipe.data.size
-    agreements, fractions = agreement(teacher, train.images[frames], size, architecture)
+    agreements, fractions = agreement(teacher, train.images[frames], size)
     twins = _twins(train.images[frames], data, Path(recipe.data.root))
     least = recipe.data.pseudo_label_consistency
     verdicts = [

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdas_edge.console import info, progress
 from kdas_edge.data.dataset import ResidentSet
 from kdas_edge.files import write_bytes_atomic
+from kdas_edge.models.architecture import FullSize, SegmentationNetwork
 from kdas_edge.models.inputs import network_input, resized
-from kdas_edge.models.zoo import Architecture
 
 # the folder of kept maps, among the runs
 TEACHER_MAPS = ".teacher_maps"
@@ -38,9 +38,8 @@ _LEAST = 1 / 510
 
 def with_maps(
     data: ResidentSet,
-    teacher: nn.Module,
+    teacher: SegmentationNetwork,
     size: int,
-    architecture: Architecture,
     keep: Path | None = None,
     writes: bool = True,
 ) -> ResidentSet:
@@ -50,7 +49,6 @@ def with_maps(
         data: the images, on the device where the teacher is to run.
         teacher: returns two logit maps.
         size: side of what the teacher sees, in pixels.
-        architecture: of the teacher; says how to normalise.
         keep: folder of answers, one file for each teacher, its size and the images.
         writes: false where another process keeps them.
 
@@ -63,12 +61,12 @@ def with_maps(
     teacher.eval().to(data.images.device)
     file = None
     if keep is not None:
-        file = keep / f"{_digest(data, teacher, size, architecture)}.npz"
+        file = keep / f"{_digest(data, teacher, size)}.npz"
         maps = _read(file)
         if maps is not None:
             info(f"the teacher's maps are those of {file}")
             return replace(data, teacher=maps.to(data.images.device))
-    maps = _ask(data.images, teacher, size, architecture)
+    maps = _ask(data.images, teacher, size)
     if file is not None and writes:
         packed = io.BytesIO()
         np.savez_compressed(packed, maps=maps.cpu().numpy())
@@ -77,24 +75,25 @@ def with_maps(
 
 
 @torch.no_grad()
-def _ask(
-    images: Tensor, teacher: nn.Module, size: int, architecture: Architecture, batch: int = 8
-) -> Tensor:
+def _ask(images: Tensor, teacher: SegmentationNetwork, size: int, batch: int = 8) -> Tensor:
     """Return (N, 1, S, S) uint8, the probability in 1/255."""
     maps = torch.empty_like(images[:, :1])
+    full_size = FullSize(teacher)
     with progress(len(images), "asking the teacher once about each image") as advance:
         for start in range(0, len(images), batch):
-            x = network_input(images[start : start + batch].float() / 255, size, architecture)
-            z1, z2 = teacher(x)
+            x = network_input(
+                images[start : start + batch].float() / 255, size, teacher.architecture
+            )
+            z1, z2 = full_size(x)
             probability = resized(torch.sigmoid(z1.float() + z2.float()), images.shape[-1])
             maps[start : start + batch] = (255 * probability).round().to(torch.uint8)
             advance(len(x))
     return maps
 
 
-def _digest(data: ResidentSet, teacher: nn.Module, size: int, architecture: Architecture) -> str:
+def _digest(data: ResidentSet, teacher: SegmentationNetwork, size: int) -> str:
     """Name what an answer depends on: images, network, mirror images, size, normalisation."""
-    found = hashlib.sha256(f"{size} {architecture} {teacher}".encode())
+    found = hashlib.sha256(f"{size} {teacher.architecture.to_dict()} {teacher}".encode())
     for name, tensor in (("images", data.images), *sorted(teacher.state_dict().items())):
         found.update(f"{name} {tuple(tensor.shape)}".encode())
         found.update(tensor.cpu().contiguous().numpy())

@@ -1,4 +1,4 @@
-"""The output's bias, set so that 0.5 is the best threshold on the validation split.
+"""Threshold calibration: the output's bias, set so that 0.5 is best on the validation split.
 
 A segmentation loss that weighs borders and overlap leaves a network too generous or too strict: the
 threshold with the best Dice is then far from 0.5 (0.9 for a teacher trained with the structure
@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdas_edge.data.dataset import TrainingData
 from kdas_edge.distill.validation import outputs_in_batches
+from kdas_edge.models.architecture import SegmentationNetwork
 from kdas_edge.models.checkpoints import load_network, save_network
-from kdas_edge.models.zoo import Architecture
 from kdas_edge.run import Run
 
 # shifts of the logit that are tried: thresholds from 0.018 to 0.982
@@ -42,18 +42,17 @@ class ThresholdCalibration:
     def line(self) -> str:
         """For a log."""
         return (
-            f"decision bias {self.shift:+.1f}: validation Dice {self.before:.4f} before, "
-            f"{self.after:.4f} after"
+            f"threshold calibration: logits {self.shift:+.1f}, validation Dice {self.before:.4f} "
+            f"before, {self.after:.4f} after"
         )
 
 
 @torch.no_grad()
 def dice_by_shift(
-    network: nn.Module,
+    network: SegmentationNetwork,
     images: Tensor,
     masks: Tensor,
     size: int,
-    architecture: Architecture,
     batch: int = 8,
 ) -> NDArray[np.float64]:
     """Mean Dice of σ(z₁ + z₂ + b) > 0.5 for each b in `SHIFTS`.
@@ -63,14 +62,13 @@ def dice_by_shift(
         images: (N, 3, S, S) uint8.
         masks: (N, 1, S, S) uint8, 0 or 1.
         size: the network's input size.
-        architecture: says how to normalise.
         batch: images at a time.
 
     Returns:
         (81,) means over the images; an image without polyp counts 1 where nothing is marked.
     """
     total = np.zeros(len(SHIFTS))
-    for logits, truth in outputs_in_batches(network, images, masks, size, architecture, batch):
+    for logits, truth in outputs_in_batches(network, images, masks, size, batch):
         area = truth.sum((1, 2, 3)).double()
         for index, shift in enumerate(SHIFTS):
             marked = logits > -shift
@@ -94,7 +92,7 @@ def choose(dice: NDArray[np.float64]) -> ThresholdCalibration:
 
 
 def calibrate_threshold(
-    network: nn.Module, data: TrainingData, size: int, architecture: Architecture
+    network: SegmentationNetwork, data: TrainingData, size: int
 ) -> ThresholdCalibration:
     """Shift a trained network's logits, in place, as its validation split wants it.
 
@@ -102,10 +100,9 @@ def calibrate_threshold(
         network: of ours, float or fake-quantised.
         data: with a validation split.
         size: the network's input size.
-        architecture: of the network.
     """
     held_out = data.validation
-    found = choose(dice_by_shift(network, held_out.images, held_out.masks, size, architecture))
+    found = choose(dice_by_shift(network, held_out.images, held_out.masks, size))
     with torch.no_grad():
         network.get_parameter("head2.bias").add_(found.shift)
     return found
@@ -119,11 +116,11 @@ def calibrate_threshold_of_run(run: Run, data: TrainingData, size: int) -> Thres
         data: with a validation split.
         size: the network's input size.
     """
-    network, architecture = load_network(run.best_checkpoint)
-    found = calibrate_threshold(network, data, size, architecture)
+    network = load_network(run.best_checkpoint)
+    found = calibrate_threshold(network, data, size)
     if run.writes and found.shift:
-        save_network(run.best_checkpoint, network.state_dict(), architecture)
-        run.update(decision_bias=asdict(found))
+        save_network(run.best_checkpoint, network.state_dict(), network.architecture)
+        run.update(threshold_calibration=asdict(found))
     run.update(best_dice=found.after)
     run.log(found.line())
     return found

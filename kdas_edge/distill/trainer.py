@@ -29,8 +29,8 @@ from kdas_edge.distill.teacher_maps import as_outputs
 from kdas_edge.distill.validation import validate
 from kdas_edge.errors import UserError, first_line
 from kdas_edge.files import write_bytes_atomic
+from kdas_edge.models.architecture import FullSize, SegmentationNetwork
 from kdas_edge.models.inputs import network_input, resized
-from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import AugmentRecipe, QuantizeRecipe, ScheduleRecipe, TrainRecipe
 from kdas_edge.run import Run
 
@@ -102,21 +102,17 @@ class Trainer:
 
     Args:
         recipe: loss, schedule, augmentation and sizes.
-        student: called with (B, 3, s, s) normalised images; returns two logit maps (B, 1, s, s).
-        architecture: of the student; says how to normalise.
+        student: the network to train.
         teacher: frozen here; None for supervised training, and unused where the training set holds
             the teacher's maps (`cache_teacher`).
-        teacher_architecture: of the teacher.
         fabric: see `make_fabric`.
     """
 
     def __init__(
         self,
         recipe: TrainRecipe | QuantizeRecipe,
-        student: nn.Module,
-        architecture: Architecture,
-        teacher: nn.Module | None,
-        teacher_architecture: Architecture | None,
+        student: SegmentationNetwork,
+        teacher: SegmentationNetwork | None,
         fabric: Fabric,
     ) -> None:
         assert recipe.schedule is not None
@@ -127,10 +123,9 @@ class Trainer:
         self.fabric = fabric
         self.loss = DistillationLoss(recipe.loss)
         asked = self.loss.needs_teacher and not recipe.cache_teacher
-        if asked and (teacher is None or teacher_architecture is None):
+        if asked and teacher is None:
             raise UserError(f"loss.variant {recipe.loss.variant} needs a teacher; set teacher: RUN")
         self.network = student
-        self.architecture = architecture
         if recipe.engine.channels_last:
             student.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(
@@ -141,17 +136,18 @@ class Trainer:
         self.taps: tuple[Tap, Tap] | None = None
         if self.loss.needs_features and teacher is not None:
             self.taps = tap(student, recipe.loss.variant), tap(teacher, recipe.loss.variant)
-        compiled: Any = torch.compile(student) if recipe.engine.compile else student
+        full: nn.Module = FullSize(student)
+        compiled: Any = torch.compile(full) if recipe.engine.compile else full
         self.student, self.optimizer = fabric.setup(compiled, self.optimizer)
         self.teacher: Any = None
-        if teacher is not None and teacher_architecture is not None and asked:
+        if teacher is not None and asked:
             teacher.eval().requires_grad_(False)
             if recipe.engine.channels_last:
                 teacher.to(memory_format=torch.channels_last)
             # not `setup_module`: DDP refuses a module without a gradient
             teacher.to(fabric.device)
-            self.teacher = torch.compile(teacher) if recipe.engine.compile else teacher
-            self.teacher_architecture = teacher_architecture
+            full = FullSize(teacher)
+            self.teacher = torch.compile(full) if recipe.engine.compile else full
         self.average = (
             {key: value.detach().clone() for key, value in student.state_dict().items()}
             if self.schedule.ema
@@ -214,13 +210,13 @@ class Trainer:
     ) -> dict[str, Tensor]:
         size = side(self.size, scale)
         target = (resized(masks, size) > 0.5).float()
-        outputs = self.student(network_input(images, size, self.architecture))
+        outputs = self.student(network_input(images, size, self.network.architecture))
         truths = None
         if maps is not None:
             truths = as_outputs(resized(maps, size))
         elif self.teacher is not None:
             teacher_size = side(self.teacher_size, scale)
-            inputs = network_input(images, teacher_size, self.teacher_architecture)
+            inputs = network_input(images, teacher_size, self.teacher.architecture)
             with torch.no_grad(), self.fabric.autocast():
                 truths = self.teacher(inputs)
         features = (self.taps[0].take(), self.taps[1].take()) if self.taps else None
@@ -277,9 +273,7 @@ class Trainer:
         """
         part = slice(self.fabric.global_rank, None, self.fabric.world_size)
         with self.evaluated_weights():
-            dice, masks = validate(
-                self.student, data.images[part], data.masks[part], self.size, self.architecture
-            )
+            dice, masks = validate(self.student, data.images[part], data.masks[part], self.size)
         return self.sum(float(dice.sum())) / self.sum(len(dice)), masks
 
     def sum(self, value: float) -> float:

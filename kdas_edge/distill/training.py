@@ -15,9 +15,10 @@ from kdas_edge.distill.features import check_comparable
 from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.distill.threshold import calibrate_threshold_of_run
 from kdas_edge.errors import UserError
+from kdas_edge.models.architecture import Architecture, SegmentationNetwork
 from kdas_edge.models.checkpoints import load_network
-from kdas_edge.models.tta import with_mirrors
-from kdas_edge.models.zoo import Architecture, build, multiply_accumulates, parameters
+from kdas_edge.models.tta import with_tta
+from kdas_edge.models.zoo import build, multiply_accumulates, parameters
 from kdas_edge.recipe import TrainRecipe
 from kdas_edge.run import Run, only_writer
 
@@ -51,16 +52,15 @@ def run_training(
 def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dict[str, Any]:
     # everything a person can have got wrong is found before the run exists
     torch.manual_seed(derive_seed(recipe.seed))
-    student, architecture = build(recipe.model, recipe.data.size)
+    student = build(recipe.model, recipe.data.size)
     if recipe.model.init_from is not None:
-        start_from(Path(recipe.model.init_from), student, architecture)
+        start_from(Path(recipe.model.init_from), student)
     if recipe.model.init_decoder_from is not None:
-        take_decoder(Path(recipe.model.init_decoder_from), student, architecture)
-    teacher: torch.nn.Module | None = None
-    teacher_architecture = None
+        take_decoder(Path(recipe.model.init_decoder_from), student)
+    teacher: SegmentationNetwork | None = None
     if recipe.teacher is not None:
-        teacher, teacher_architecture = load_network(Path(recipe.teacher))
-    check_comparable(recipe.loss.variant, architecture, teacher_architecture)
+        teacher = load_network(Path(recipe.teacher))
+        check_comparable(recipe.loss.variant, student.architecture, teacher.architecture)
     before = read_lineages([recipe.model.init_from, recipe.model.init_decoder_from, recipe.teacher])
     record = out / recipe.name / SPLIT_FILE
     data = load_training_data(
@@ -74,27 +74,27 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
     verdicts: list[pseudo_labels.FrameVerdict] = []
     if recipe.data.unlabelled is not None:
         # asked without mirrors: it is their disagreement that counts
-        assert teacher is not None and teacher_architecture is not None  # the recipe sees to it
+        assert teacher is not None  # the recipe sees to it
         known = out / recipe.name / pseudo_labels.FILE_NAME
         verdicts = pseudo_labels.filter_pseudo_labels(
-            data, recipe, teacher, teacher_architecture, known if resume else None
+            data, recipe, teacher, known if resume else None
         )
         data = pseudo_labels.keep_consistent(data, verdicts)
         data = with_frames(data, recipe.data, {one.name for one in verdicts if one.used})
 
     if teacher is not None:
-        teacher = with_mirrors(teacher, recipe.teacher_tta)
+        teacher = with_tta(teacher, recipe.teacher_tta)
 
     run = Run.create(
         out, recipe, resume, overwrite, "train" if recipe.teacher is None else "distill"
     )
     if run.writes and not record.exists():
         write_split(record, data.split, data.source)
-    cost = describe("student" if teacher else "network", student, architecture, recipe.data.size)
+    cost = describe("student" if teacher else "network", student, recipe.data.size)
     run.log(cost.pop("line"))
-    if teacher is not None and teacher_architecture is not None:
+    if teacher is not None:
         size = recipe.teacher_size or recipe.data.size
-        run.log(describe("teacher", teacher, teacher_architecture, size)["line"])
+        run.log(describe("teacher", teacher, size)["line"])
     if recipe.data.unlabelled is not None:
         pseudo_labels.record(run, verdicts, recipe.data.pseudo_label_consistency)
     run.log(
@@ -103,7 +103,7 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
     )
     for line in remarks(data.split):
         run.log(line)
-    result = fit(recipe, student, architecture, data, run, teacher, teacher_architecture)
+    result = fit(recipe, student, data, run, teacher)
     dice = result.best_dice
     if recipe.schedule.calibrate_threshold:
         dice = calibrate_threshold_of_run(run, data, recipe.data.size).after
@@ -118,7 +118,7 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
     }
 
 
-def start_from(source: Path, network: torch.nn.Module, architecture: Architecture) -> None:
+def start_from(source: Path, network: SegmentationNetwork) -> None:
     """Fill a network with the weights of a run or checkpoint; the image size may be another.
 
     A network of stride 4 may go on from one of stride 8: what it has more begins by adding nothing.
@@ -127,7 +127,8 @@ def start_from(source: Path, network: torch.nn.Module, architecture: Architectur
         UserError: `source` is absent or damaged, or is of another backbone or width, or of a finer
             stride.
     """
-    other, found = load_network(source)
+    other, architecture = load_network(source), network.architecture
+    found = other.architecture
     if (found.backbone, found.width) != (architecture.backbone, architecture.width):
         raise UserError(
             f"model.init_from: {source} is {found.backbone} of width {found.width}, the recipe "
@@ -139,7 +140,7 @@ def start_from(source: Path, network: torch.nn.Module, architecture: Architectur
     assert all(key.startswith("refine.") for key in new), new
 
 
-def take_decoder(source: Path, network: torch.nn.Module, architecture: Architecture) -> None:
+def take_decoder(source: Path, network: SegmentationNetwork) -> None:
     """Begin with the decoder of a run or checkpoint, and learn the encoder that fits to it.
 
     A student whose decoder is of the teacher's shape need not learn it again (the reused classifier
@@ -150,7 +151,8 @@ def take_decoder(source: Path, network: torch.nn.Module, architecture: Architect
         UserError: `source` is absent or damaged, or its decoder has another width or a finer
             stride.
     """
-    other, found = load_network(source)
+    other, architecture = load_network(source), network.architecture
+    found = other.architecture
     if found.width != architecture.width:
         raise UserError(
             f"model.init_decoder_from: {source} has width {found.width}, the recipe says "
@@ -175,14 +177,13 @@ def _refuse_finer(key: str, source: Path, found: Architecture, wanted: Architect
         )
 
 
-def describe(
-    role: str, network: torch.nn.Module, architecture: Architecture, size: int
-) -> dict[str, Any]:
+def describe(role: str, network: SegmentationNetwork, size: int) -> dict[str, Any]:
     """Count a network's parameters and multiply-accumulates for one image at `size`×`size`.
 
     Returns:
         `parameters`, `multiply_accumulates`, and both in words as `line`.
     """
+    architecture = network.architecture
     count, cost = parameters(network), multiply_accumulates(network, size)
     return {
         "parameters": count,

@@ -6,21 +6,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdas_edge.data.dataset import ResidentSet
 from kdas_edge.files import write_bytes_atomic
+from kdas_edge.models.architecture import FullSize, SegmentationNetwork
 from kdas_edge.models.inputs import network_input, resized
-from kdas_edge.models.zoo import Architecture
 from kdas_edge.overlay import GROUND_TRUTH, PREDICTION, draw_contours
 
 
 def outputs_in_batches(
-    network: nn.Module,
+    network: SegmentationNetwork,
     images: Tensor,
     masks: Tensor,
     size: int,
-    architecture: Architecture,
     batch: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Run a network in evaluation mode over resident images; it is left in the mode it was in.
@@ -31,10 +30,11 @@ def outputs_in_batches(
     """
     was_training = network.training
     network.eval()
+    full_size = FullSize(network)
     for start in range(0, len(images), batch):
         x = images[start : start + batch].float() / 255
         truth = resized(masks[start : start + batch].float(), size) > 0.5
-        z1, z2 = network(network_input(x, size, architecture))
+        z1, z2 = full_size(network_input(x, size, network.architecture))
         yield (z1 + z2).float(), truth
     network.train(was_training)
 
@@ -48,22 +48,20 @@ def mask_dice(one: Tensor, other: Tensor) -> Tensor:
 
 @torch.no_grad()
 def validate(
-    network: nn.Module,
+    network: SegmentationNetwork,
     images: Tensor,
     masks: Tensor,
     size: int,
-    architecture: Architecture,
     batch: int = 8,
     threshold: float = 0.5,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score a network on resident images at its own size, deploy protocol.
 
     Args:
-        network: returns two logit maps.
+        network: returns two logit maps of any size.
         images: (N, 3, S, S) uint8.
         masks: (N, 1, S, S) uint8, 0 or 1.
         size: the network's input size; the images are resized to it if they are larger.
-        architecture: says how to normalise.
         batch: images at a time.
         threshold: polyp where σ(z₁ + z₂) is above it.
 
@@ -72,7 +70,7 @@ def validate(
         masks (N, size, size) bool.
     """
     scores, predictions = [], []
-    for logits, truth in outputs_in_batches(network, images, masks, size, architecture, batch):
+    for logits, truth in outputs_in_batches(network, images, masks, size, batch):
         predicted = torch.sigmoid(logits) > threshold
         scores.append(mask_dice(predicted, truth).cpu())
         predictions.append(predicted[:, 0].cpu())

@@ -11,7 +11,7 @@ from torch import nn
 
 from kdas_edge.bundle.manifest import Normalisation, Preset
 from kdas_edge.export.graph import DeployGraph
-from kdas_edge.models.zoo import Architecture
+from kdas_edge.models.architecture import Architecture
 from kdas_edge.runtime.backends import open_file
 from kdas_edge.runtime.inputs import InputSpec, model_input, preprocess
 from kdas_edge.runtime.targets import cpu_target

@@ -26,8 +26,9 @@ from kdas_edge.export.presets import input_contract
 from kdas_edge.export.rows import ExportReport, Row
 from kdas_edge.export.sources import Sources
 from kdas_edge.files import sha256
+from kdas_edge.models.architecture import Architecture
 from kdas_edge.models.checkpoints import read_metadata
-from kdas_edge.models.zoo import Architecture, multiply_accumulates, parameters
+from kdas_edge.models.zoo import multiply_accumulates, parameters
 
 THRESHOLD = 0.5
 

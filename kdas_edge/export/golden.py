@@ -12,7 +12,7 @@ from kdas_edge.data.synthetic import scene
 from kdas_edge.errors import UserError
 from kdas_edge.export.agreement import Frame, Map, reference
 from kdas_edge.image_files import read_image
-from kdas_edge.models.zoo import Architecture
+from kdas_edge.models.architecture import Architecture
 
 _SYNTHETIC_GOLDEN = 4
 _SYNTHETIC_DRAWN = 16

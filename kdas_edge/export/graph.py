@@ -7,7 +7,7 @@ from kdas_edge.models.polyp_pvt import PolypPVT, upsampling_matrix
 
 
 class DeployGraph(nn.Module):
-    """Turn a network's two logit maps into the bundle's two-channel output.
+    """Turn a network's two logit maps, at their own size, into the bundle's two-channel output.
 
     With two channels an arg-max gives the mask, which is what DL Streamer, OpenVINO Model API and
     Holoscan all do. The network may be a float one or an NNCF-quantised one.
@@ -30,15 +30,15 @@ class DeployGraph(nn.Module):
         assert isinstance(network, PolypPVT)
         self.network = network
         like = network.head1.weight
-        up = upsampling_matrix(network.size // network.stride, network.stride).to(like)
+        size, stride = network.architecture.size, network.architecture.stride
+        up = upsampling_matrix(size // stride, stride).to(like)
         self.register_buffer("up", up, persistent=False)
         self.register_buffer("down", up.t().contiguous(), persistent=False)
         self.register_buffer("signs", like.new_tensor([[-1.0], [1.0]])[..., None], persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return probabilities (B, 2, S, S) float32, channels background and polyp."""
-        with self.network.coarse():
-            z1, z2 = self.network(image)  # (B, 1, S/8, S/8), or S/4
+        z1, z2 = self.network(image)  # (B, 1, S/8, S/8), or S/4
         logits = (z1 + z2) * self.signs
         # three axes: with four, OpenVINO pads two channels to a block of sixteen
         full = self.up @ logits.flatten(0, 1) @ self.down

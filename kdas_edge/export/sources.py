@@ -4,15 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from kdas_edge.bundle.manifest import AccuracyRecord
 from kdas_edge.console import info
 from kdas_edge.data.lineage import Lineage, read_lineage
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
+from kdas_edge.models.architecture import Architecture, SegmentationNetwork
 from kdas_edge.models.checkpoints import known_recipe, load_network
-from kdas_edge.models.zoo import Architecture
 from kdas_edge.quantize.job import CALIBRATION, FLOAT
 from kdas_edge.quantize.qat import CONFIG, load_quantized
 from kdas_edge.run import Run, open_run
@@ -24,7 +22,6 @@ class Sources:
 
     Attributes:
         network: float, in eval mode.
-        architecture: of both networks.
         quantized: fake-quantised, or None.
         recipe: of the float network; empty for a checkpoint that names none.
         split_sha256: of the training data's split, or None.
@@ -33,14 +30,18 @@ class Sources:
         accuracy: what the runs measured on their validation split.
     """
 
-    network: nn.Module
-    architecture: Architecture
-    quantized: nn.Module | None = None
+    network: SegmentationNetwork
+    quantized: SegmentationNetwork | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     split_sha256: str | None = None
     lineage: Lineage = field(default_factory=Lineage)
     notes: dict[str, Any] = field(default_factory=dict)
     accuracy: list[AccuracyRecord] = field(default_factory=list)
+
+    @property
+    def architecture(self) -> Architecture:
+        """Of both networks."""
+        return self.network.architecture
 
 
 def is_quantized_run(source: Path) -> bool:
@@ -66,10 +67,9 @@ def load_sources(float_source: Path, quantized_source: Path | None) -> Sources:
                 f"--int8 {quantized_source} out"
             )
         quantized_source = float_source
-    network, architecture = load_network(
-        float_source / FLOAT if is_quantized_run(float_source) else float_source
+    sources = Sources(
+        load_network(float_source / FLOAT if is_quantized_run(float_source) else float_source)
     )
-    sources = Sources(network, architecture)
     if not is_quantized_run(float_source):
         sources.recipe = _portable(known_recipe(float_source))
         if float_source.is_dir():
@@ -80,7 +80,8 @@ def load_sources(float_source: Path, quantized_source: Path | None) -> Sources:
 
 
 def _add_quantized(sources: Sources, source: Path, float_source: Path) -> None:
-    sources.quantized, architecture = load_quantized(source)
+    sources.quantized = load_quantized(source)
+    architecture = sources.quantized.architecture
     if architecture != sources.architecture:
         raise UserError(
             f"{source} was quantised from {architecture}, {float_source} is "

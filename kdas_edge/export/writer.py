@@ -43,8 +43,8 @@ from kdas_edge.export.sources import Sources, load_sources
 from kdas_edge.export.timing import Int8Speed, time_int8
 from kdas_edge.files import check_output_directory, staged_directory, write_text_atomic
 from kdas_edge.image_files import read_image
+from kdas_edge.models.architecture import Architecture
 from kdas_edge.models.checkpoints import save_network
-from kdas_edge.models.zoo import Architecture
 from kdas_edge.runtime.inputs import preprocess
 
 # The torch model that a precision's files must reproduce. fp16 rounds at run time, as each device

@@ -5,7 +5,6 @@ that is read, the authors' published checkpoint, is opened by torch's restricted
 """
 
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +18,9 @@ from torch import Tensor
 
 from kdas_edge.errors import UserError, first_line
 from kdas_edge.files import write_bytes_atomic
+from kdas_edge.models.architecture import Architecture
 from kdas_edge.models.polyp_pvt import PolypPVT
-from kdas_edge.models.zoo import Architecture, architecture_of, from_architecture, matching_state
+from kdas_edge.models.zoo import architecture_of, from_architecture, matching_state
 from kdas_edge.recipe_text import with_new_names
 from kdas_edge.run import open_run
 
@@ -88,7 +88,7 @@ def save_network(
     write_bytes_atomic(path, save(tensors, metadata))
 
 
-def load_network(source: Path) -> tuple[PolypPVT, Architecture]:
+def load_network(source: Path) -> PolypPVT:
     """Read a network, in evaluation mode, on the CPU.
 
     Args:
@@ -148,7 +148,7 @@ def known_recipe(source: Path) -> dict[str, Any]:
     return with_new_names(found)
 
 
-def _load_safetensors(path: Path) -> tuple[PolypPVT, Architecture]:
+def _load_safetensors(path: Path) -> PolypPVT:
     state, metadata = _read_safetensors(path)
     if ARCHITECTURE not in metadata:
         raise UserError(
@@ -157,11 +157,12 @@ def _load_safetensors(path: Path) -> tuple[PolypPVT, Architecture]:
         )
     try:
         architecture = Architecture.from_dict(json.loads(metadata[ARCHITECTURE]))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} was written by another version of kdas-edge ({error}); use that version"
+            f"{path} has a damaged header, or one of another version of kdas-edge ({error}); copy "
+            "it again, or use that version"
         ) from None
-    return _fill(path, architecture, state), architecture
+    return _fill(path, architecture, state)
 
 
 def _read_safetensors(
@@ -195,11 +196,24 @@ def _fill(path: Path, architecture: Architecture, state: Mapping[str, Tensor]) -
             f"with width {architecture.width} and stride {architecture.stride}: {problems[0]} "
             f"({len(problems)} differences); name a checkpoint that kdas-edge wrote"
         )
+    check_finite(path, state)
     model.load_state_dict(dict(state))
     return model.eval()
 
 
-def _load_authors(path: Path) -> tuple[PolypPVT, Architecture]:
+def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no numbers, as a training that diverged leaves them.
+
+    Raises:
+        UserError: a tensor holds NaN or an infinity.
+    """
+    for key, tensor in state.items():
+        # in double precision the sum of finite weights is finite
+        if tensor.is_floating_point() and not bool(tensor.double().sum().isfinite()):
+            raise UserError(f"{path} holds NaN or infinity in {key!r}; train it again")
+
+
+def _load_authors(path: Path) -> PolypPVT:
     state = _read_pickle(path)
     foreign = UserError(
         f"{path} is from another architecture: its keys are not those of the Polyp-PVT "
@@ -232,13 +246,13 @@ def _load_authors(path: Path) -> tuple[PolypPVT, Architecture]:
         for theirs, name in _AUTHORS_NAMES.items():
             if module == theirs or module.startswith(theirs + "."):
                 ours[f"{name}{module[len(theirs) :]}.{rest}"] = tensor
-    return _fill(path, architecture, ours), architecture
+    return _fill(path, architecture, ours)
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # the unpickler raises what the bytes lead it to
         raise UserError(
             f"{path} is truncated or not a checkpoint of weights ({first_line(error)}); download "
             "it again"

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdas_edge.models.zoo import Architecture
+from kdas_edge.models.architecture import Architecture
 
 
 def resized(x: Tensor, size: int) -> Tensor:

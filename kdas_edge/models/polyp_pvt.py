@@ -6,8 +6,8 @@
 
 The decoder runs at 1/8 of the image, as published. With stride 4, which is ours, z2 is made at 1/4
 from SAM's map and level 1 (`Refinement`), as small polyps have little outline on a coarser grid.
-Both outputs are logits, upsampled to the image's size; the prediction of a finished network is
-sigmoid(z1 + z2).
+Both outputs are logits at their own size, which `FullSize` enlarges to the image's; the prediction
+of a finished network is sigmoid(z1 + z2).
 
 Written for training and for export alike: `forward` builds no tensor from a constant (NNCF cannot
 trace that; constants are buffers) and pools by a matrix product at the size the network is made
@@ -17,42 +17,36 @@ for (the ONNX exporter cannot express a 44 → 6 adaptive pooling).
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdas_edge.models.architecture import FINE_STRIDE, STRIDE, Architecture, SegmentationNetwork
+
 # SAM averages the map in 6 × 6 cells and keeps the inner 4 × 4 as anchors, as published.
 _CELLS = 6
 _ANCHORS = 4
-# The decoder's maps are at this fraction of the image, those of a refined z2 at the second.
-STRIDE = 8
-FINE_STRIDE = 4
 
 
-class PolypPVT(nn.Module):
+class PolypPVT(SegmentationNetwork):
     """Polyp-PVT on any encoder with feature maps at strides 4, 8, 16 and 32.
 
     Args:
         backbone: maps (B, 3, H, W) to four maps (B, C_i, H/s, W/s), s = 4, 8, 16, 32.
         channels: C_1 … C_4.
-        width: channels of the decoder; 32 as published.
-        size: side in pixels of the image the network is made for. Other sizes work, with the
-            pooling of SAM done by `adaptive_avg_pool2d`; tracing and export need this size.
-        stride: pixels of the image to one of z2's map before it is enlarged: 8 as published, or 4.
+        architecture: its width is that of the decoder, 32 as published. Other sizes than its own
+            work, with the pooling of SAM done by `adaptive_avg_pool2d`; tracing and export need
+            its size. Its stride is 8 as published, or 4.
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        channels: Sequence[int],
-        width: int = 32,
-        size: int = 352,
-        stride: int = STRIDE,
+        self, backbone: nn.Module, channels: Sequence[int], architecture: Architecture
     ) -> None:
         super().__init__()
+        width = architecture.width
+        self.architecture = architecture
         self.backbone = backbone
         self.cim = CamouflageIdentification(channels[0])
         self.translate1 = ConvNorm(channels[0], width, 1)
@@ -60,13 +54,10 @@ class PolypPVT(nn.Module):
         self.translate3 = ConvNorm(channels[2], width, 1)
         self.translate4 = ConvNorm(channels[3], width, 1)
         self.cfm = CascadedFusion(width)
-        self.sam = SimilarityAggregation(width, size // STRIDE)
+        self.sam = SimilarityAggregation(width, architecture.size // STRIDE)
         self.head1 = nn.Conv2d(width, 1, 1)
         self.head2 = nn.Conv2d(width, 1, 1)
-        self.refine = Refinement(width) if stride == FINE_STRIDE else None
-        self.size = size
-        self.stride = stride
-        self._coarse = False
+        self.refine = Refinement(width) if architecture.stride == FINE_STRIDE else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Segment a batch.
@@ -76,7 +67,8 @@ class PolypPVT(nn.Module):
                 multiples of 32.
 
         Returns:
-            The supervision outputs z1 (from CFM) and z2 (from SAM), logits, (B, 1, H, W) each.
+            The supervision outputs z1 (from CFM) and z2 (from SAM), logits, (B, 1, H/s, W/s) each,
+            s being the stride.
         """
         level1, level2, level3, level4 = self.backbone(x)  # (B, C_i, H/4 … H/32, …)
 
@@ -92,26 +84,7 @@ class PolypPVT(nn.Module):
         if self.refine is not None:
             aggregated = self.refine(aggregated, detail)  # (B, width, H/4, W/4)
             z1 = F.interpolate(z1, scale_factor=STRIDE // FINE_STRIDE, mode="bilinear")
-        z2 = self.head2(aggregated)
-        if self._coarse:
-            return z1, z2
-        return (
-            F.interpolate(z1, scale_factor=self.stride, mode="bilinear"),
-            F.interpolate(z2, scale_factor=self.stride, mode="bilinear"),
-        )
-
-    @contextmanager
-    def coarse(self) -> Iterator[None]:
-        """While it is open, `forward` returns z1 and z2 before they are enlarged.
-
-        The deploy graph adds them first and enlarges the sum once. A call of `forward` it must be:
-        NNCF's quantisers live there and nowhere else.
-        """
-        self._coarse = True
-        try:
-            yield
-        finally:
-            self._coarse = False
+        return z1, self.head2(aggregated)
 
 
 class ConvNorm(nn.Module):

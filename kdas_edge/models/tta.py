@@ -1,6 +1,6 @@
-"""A network that is asked about an image and its mirror images (test-time flips).
+"""Test-time augmentation: the mean of a network's outputs over flips of the image.
 
-An endoscope has no up, so that the answers should be the same, turned back. Where they differ the
+An endoscope has no up, so that the outputs should be the same, flipped back. Where they differ the
 network is unsure, and their mean is better than each. It costs as many passes, which a teacher may
 take and a device may not.
 """
@@ -8,12 +8,14 @@ take and a device may not.
 import torch
 from torch import Tensor, nn
 
+from kdas_edge.models.architecture import SegmentationNetwork
+
 # the image itself, left to right, upside down, both
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 
 
-def mirrored(network: nn.Module, x: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
-    """Ask a network about the first `count` mirror images.
+def flipped_outputs(network: nn.Module, x: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
+    """Run a network on the first `count` flips of an image.
 
     Args:
         network: returns two maps.
@@ -21,34 +23,36 @@ def mirrored(network: nn.Module, x: Tensor, count: int) -> list[tuple[Tensor, Te
         count: 1 (the image itself) to 4.
 
     Returns:
-        Per mirror image the two maps, turned back to lie on the image.
+        Per flip the two maps, flipped back to lie on the image.
     """
-    answers = []
+    outputs = []
     for flip in _FLIPS[:count]:
         z1, z2 = network(x.flip(flip))
-        answers.append((z1.flip(flip), z2.flip(flip)))
-    return answers
+        outputs.append((z1.flip(flip), z2.flip(flip)))
+    return outputs
 
 
-def with_mirrors(network: nn.Module, count: int) -> nn.Module:
-    """Return a network whose outputs are the means over mirror images, for inference.
+def with_tta(network: nn.Module, count: int) -> nn.Module:
+    """Return a network whose outputs are the means over flips, for inference.
 
     Args:
         network: returns two maps; used, not copied.
         count: 1 (the network itself is returned) to 4.
     """
-    return network if count == 1 else _MirrorMean(network, count)
+    return network if count == 1 else _MeanOverFlips(network, count)
 
 
-class _MirrorMean(nn.Module):
+class _MeanOverFlips(SegmentationNetwork):
     def __init__(self, network: nn.Module, count: int) -> None:
         super().__init__()
         self.network = network
         self._count = count
+        if isinstance(network, SegmentationNetwork):
+            self.architecture = network.architecture
 
     def extra_repr(self) -> str:
-        return f"mirrors={self._count}"
+        return f"flips={self._count}"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = zip(*mirrored(self.network, x, self._count), strict=True)
+        first, second = zip(*flipped_outputs(self.network, x, self._count), strict=True)
         return torch.stack(first).mean(0), torch.stack(second).mean(0)

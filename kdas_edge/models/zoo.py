@@ -1,14 +1,11 @@
 """The registry of networks: a name is data, and timm knows what it means.
 
-An `Architecture` is everything needed to rebuild a network and to feed it; it travels inside every
-checkpoint, so that no recipe is needed to use one.
+An `Architecture` travels inside every checkpoint, so that no recipe is needed to use one.
 """
 
 import contextlib
-import dataclasses
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdas_edge.errors import UserError, first_line
+from kdas_edge.models.architecture import Architecture
 from kdas_edge.models.hub import hub_or_cache
-from kdas_edge.models.polyp_pvt import FINE_STRIDE, STRIDE, PolypPVT
+from kdas_edge.models.polyp_pvt import PolypPVT
 from kdas_edge.recipe import ModelRecipe
 
 STRIDES = (4, 8, 16, 32)
@@ -35,61 +33,7 @@ _NORMALISATION: dict[str, tuple[float, float]] = {"tf_efficientnet_lite": (127 /
 _EXAMPLES = "pvt_v2_b0, tf_efficientnet_b0, mobilenetv2_100, repvit_m1"
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Everything needed to rebuild a network and to feed it.
-
-    Attributes:
-        backbone: a timm name.
-        width: channels of the decoder.
-        size: side in pixels of the square image the network is made for.
-        mean: of the red, green and blue channel, for images in 0…1.
-        std: likewise; the input is (x - mean) / std.
-        stride: pixels of the image to one of the decoder's finest map, 8 or 4.
-    """
-
-    backbone: str
-    width: int = 32
-    size: int = 352
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    stride: int = STRIDE
-
-    def __str__(self) -> str:
-        """In words, for messages: what tells two networks apart."""
-        return f"{self.backbone} of width {self.width}, stride {self.stride}, at {self.size} pixels"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values for JSON; `from_dict` reads them."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Architecture":
-        """Rebuild from `to_dict` or its JSON.
-
-        Raises:
-            ValueError: a field is missing, unknown or of a wrong type.
-        """
-        try:
-            mean, std = (tuple(float(v) for v in values[key]) for key in ("mean", "std"))
-            known = {field.name for field in dataclasses.fields(cls)}
-            stride = int(values.get("stride", STRIDE))  # older checkpoints know only this one
-            strange = set(values) - known or stride not in (STRIDE, FINE_STRIDE)
-            if strange or len(mean) != 3 or len(std) != 3:
-                raise ValueError(f"not an architecture: {dict(values)}")
-            return cls(
-                str(values["backbone"]),
-                int(values["width"]),
-                int(values["size"]),
-                mean,
-                std,
-                stride,
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not an architecture ({error!r})") from None
-
-
-def build(recipe_model: ModelRecipe, size: int) -> tuple[PolypPVT, Architecture]:
+def build(recipe_model: ModelRecipe, size: int) -> PolypPVT:
     """Build the network of a recipe, with its initial weights.
 
     Args:
@@ -99,7 +43,7 @@ def build(recipe_model: ModelRecipe, size: int) -> tuple[PolypPVT, Architecture]
         size: side in pixels of the images.
 
     Returns:
-        The network in training mode on the CPU, and its architecture.
+        The network in training mode on the CPU.
 
     Raises:
         UserError: a backbone timm does not know or that lacks four levels at strides 4 to 32; a
@@ -114,7 +58,7 @@ def build(recipe_model: ModelRecipe, size: int) -> tuple[PolypPVT, Architecture]
     architecture = Architecture(
         recipe_model.backbone, recipe_model.width, size, mean, std, recipe_model.stride
     )
-    return PolypPVT(backbone, channels, architecture.width, size, architecture.stride), architecture
+    return PolypPVT(backbone, channels, architecture)
 
 
 def from_architecture(architecture: Architecture) -> PolypPVT:
@@ -124,7 +68,7 @@ def from_architecture(architecture: Architecture) -> PolypPVT:
         UserError: this timm does not know the backbone.
     """
     backbone, channels = _encoder(architecture.backbone)
-    return PolypPVT(backbone, channels, architecture.width, architecture.size, architecture.stride)
+    return PolypPVT(backbone, channels, architecture)
 
 
 def architecture_of(backbone: str, width: int = 32, size: int = 352) -> Architecture:

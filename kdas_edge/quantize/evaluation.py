@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdas_edge.data.dataset import ResidentSet
 from kdas_edge.distill.validation import validate
+from kdas_edge.models.architecture import FullSize, SegmentationNetwork
 from kdas_edge.models.inputs import network_input
-from kdas_edge.models.zoo import Architecture
 
 _BATCH = 8
 
@@ -47,12 +47,11 @@ class Evaluation:
         return float(np.where(both == 0, 1.0, 2 * overlap / np.maximum(both, 1)).mean())
 
 
-def evaluate(network: nn.Module, architecture: Architecture, data: ResidentSet) -> Evaluation:
+def evaluate(network: SegmentationNetwork, data: ResidentSet) -> Evaluation:
     """Score a network, float or fake-quantised, on resident images and masks."""
     device = next(network.parameters()).device
-    dice, masks = validate(
-        network, data.images.to(device), data.masks.to(device), architecture.size, architecture
-    )
+    size = network.architecture.size
+    dice, masks = validate(network, data.images.to(device), data.masks.to(device), size)
     return Evaluation(dice, masks)
 
 
@@ -63,13 +62,14 @@ def polyp_fractions(data: ResidentSet) -> NDArray[np.float64]:
 
 
 @torch.no_grad()
-def probability_maps(network: nn.Module, architecture: Architecture, data: ResidentSet) -> Tensor:
+def probability_maps(network: SegmentationNetwork, data: ResidentSet) -> Tensor:
     """Return σ(z₁ + z₂) of every image, (N, S, S) float32 on the CPU, in eval mode."""
     network.eval()
+    architecture, full_size = network.architecture, FullSize(network)
     device = next(network.parameters()).device
     maps = []
     for images in data.images.split(_BATCH):
         x = network_input(images.to(device).float() / 255, architecture.size, architecture)
-        z1, z2 = network(x)
+        z1, z2 = full_size(x)
         maps.append(torch.sigmoid((z1 + z2).float())[:, 0].cpu())
     return torch.cat(maps)

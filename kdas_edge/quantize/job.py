@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from kdas_edge.data.dataset import TrainingData
-from kdas_edge.models.zoo import Architecture
+from kdas_edge.models.architecture import Architecture, SegmentationNetwork
 from kdas_edge.quantize.attempts import Attempt, AttemptLog, Phase, Ranges
 from kdas_edge.quantize.calibration.frames import CalibrationSet
 from kdas_edge.quantize.evaluation import Evaluation, evaluate, polyp_fractions
@@ -34,7 +32,6 @@ class Job:
         recipe: resolved.
         run: where everything is written.
         student: float, on the device on which the work is done.
-        architecture: of the student.
         data: its validation split judges.
         frames: for the ranges.
         reference: the float student on the validation split.
@@ -43,17 +40,21 @@ class Job:
 
     recipe: QuantizeRecipe
     run: Run
-    student: nn.Module
-    architecture: Architecture
+    student: SegmentationNetwork
     data: TrainingData
     frames: CalibrationSet
     reference: Evaluation
     attempts: AttemptLog
 
-    def evaluate(self, network: nn.Module) -> Evaluation:
+    @property
+    def architecture(self) -> Architecture:
+        """Of the student, and of all that is made of it."""
+        return self.student.architecture
+
+    def evaluate(self, network: SegmentationNetwork) -> Evaluation:
         """Measure a network on the validation split, on the student's device."""
         device = next(self.student.parameters()).device
-        return evaluate(network.to(device), self.architecture, self.data.validation)
+        return evaluate(network.to(device), self.data.validation)
 
     def judge(self, candidates: Mapping[Phase, Evaluation]) -> Gate:
         """Hold candidates against the float student."""
@@ -61,9 +62,9 @@ class Job:
         limits = self.recipe.max_drop, self.recipe.max_group_drop
         return judge(self.reference, candidates, fractions, *limits, seed=self.recipe.seed)
 
-    def load(self, phase: Phase) -> nn.Module:
+    def load(self, phase: Phase) -> SegmentationNetwork:
         """Read the network of a finished phase, on the CPU."""
-        return load_quantized(self.run.path, CHECKPOINT[phase])[0]
+        return load_quantized(self.run.path, CHECKPOINT[phase])
 
     def measure(
         self,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kdas_edge.models.architecture import SegmentationNetwork
 from kdas_edge.quantize.layers import LayerGraph, Port, layer_graph
 from kdas_edge.quantize.toolkit import import_nncf
 
@@ -36,14 +37,13 @@ class MixedNetwork:
 
     Args:
         quantized: from `post_training_quantize` or `load_quantized`; changed in place.
-        size: side S of its input, in pixels.
         float_state: the float student's `state_dict`, if the network has not been trained since it
             was quantised: a layer that returns gets the bias back that it had. None after
             fine-tuning, which has made the biases its own.
     """
 
     def __init__(
-        self, quantized: nn.Module, size: int, float_state: Mapping[str, Tensor] | None = None
+        self, quantized: SegmentationNetwork, float_state: Mapping[str, Tensor] | None = None
     ) -> None:
         import_nncf()
         from nncf.torch.function_hook.hook_storage import decode_hook_name
@@ -58,7 +58,7 @@ class MixedNetwork:
         for name, module in stored:
             if name not in quantisers:  # SmoothQuant's factors: the weights are divided by them
                 self._storage.insert_hook_by_name(name, module)
-        self._graph = layer_graph(quantized, size)
+        self._graph = layer_graph(quantized, quantized.architecture.size)
         places = {name: decode_hook_name(name) for name, _ in stored}
         taken = {(operation, port) for kind, operation, port in places.values() if kind == _PRE}
         self._hooks: list[_Hook] = []

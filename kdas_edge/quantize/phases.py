@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdas_edge.distill.threshold import calibrate_threshold
 from kdas_edge.files import write_bytes_atomic, write_json
+from kdas_edge.models.architecture import SegmentationNetwork
 from kdas_edge.models.checkpoints import save_network
-from kdas_edge.models.zoo import Architecture
 from kdas_edge.quantize.attempts import Attempt, Phase, Ranges
 from kdas_edge.quantize.evaluation import Evaluation
 from kdas_edge.quantize.job import CALIBRATION, CHECKPOINT, FLOAT, MIXED, PTQ, QAT, Job
@@ -38,7 +38,7 @@ _RANGES_MAY_COST = 0.005
 # ---------------------------------------------------------------------- post-training
 
 
-def post_training(job: Job) -> tuple[nn.Module, Evaluation]:
+def post_training(job: Job) -> tuple[SegmentationNetwork, Evaluation]:
     """Quantise after training, with one setting or several, and keep the best.
 
     Without `search`, `activation_ranges: auto` means: one range per tensor, which every runtime
@@ -82,7 +82,7 @@ def post_training(job: Job) -> tuple[nn.Module, Evaluation]:
     if run.writes:
         save_network(run.path / FLOAT, job.student.state_dict(), job.architecture)
         write_json(run.path / CALIBRATION, _calibration_record(job, kept))
-        save_quantized(run.path / PTQ, network, job.architecture)
+        save_quantized(run.path / PTQ, network)
         # last: its presence says that calibration is complete
         save_config(run.path / CONFIG, network)
         tries.clear()
@@ -94,7 +94,7 @@ class _Tries:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.best: dict[str, nn.Module] = {}
+        self.best: dict[str, SegmentationNetwork] = {}
 
     def make(self, setting: PtqRecipe, samples: list[Tensor]) -> Attempt:
         """Quantise with one setting, unless an earlier start of the run did."""
@@ -112,15 +112,15 @@ class _Tries:
         if choose([*rivals, attempt]) is attempt:
             self.best[ranges] = network
             if job.run.writes:
-                save_quantized(self._path(ranges), network, job.architecture)
+                save_quantized(self._path(ranges), network)
         job.record(attempt)
         return attempt
 
-    def network(self, attempt: Attempt) -> nn.Module:
+    def network(self, attempt: Attempt) -> SegmentationNetwork:
         """The network of the best attempt of its ranges."""
         if attempt.ranges not in self.best:
             path = self._path(attempt.ranges)
-            network = load_quantized(self.job.run.path, path.relative_to(self.job.run.path))[0]
+            network = load_quantized(self.job.run.path, path.relative_to(self.job.run.path))
             self.best[attempt.ranges] = network
         return self.best[attempt.ranges]
 
@@ -154,9 +154,8 @@ def _calibration_record(job: Job, kept: Attempt) -> dict[str, object]:
 
 def fine_tuning(
     job: Job,
-    quantized: nn.Module,
-    teacher: nn.Module | None,
-    teacher_architecture: Architecture | None,
+    quantized: SegmentationNetwork,
+    teacher: SegmentationNetwork | None,
 ) -> Evaluation:
     """Fine-tune the network that post-training quantisation gave; the best epoch is measured.
 
@@ -166,21 +165,20 @@ def fine_tuning(
     run = job.run
     if not (run.path / QAT).is_file():
         started = time.monotonic()
-        trained = (job.recipe, quantized, job.architecture, job.data, run)
-        fine_tune(*trained, teacher, teacher_architecture)
+        fine_tune(job.recipe, quantized, job.data, run, teacher)
         if not run.writes:
             return job.reference
-        tuned = load_quantized(run.path)[0]
+        tuned = load_quantized(run.path)
         assert job.recipe.schedule is not None
         if job.recipe.schedule.calibrate_threshold:
-            bias = calibrate_threshold(tuned, job.data, job.recipe.data.size, job.architecture)
+            bias = calibrate_threshold(tuned, job.data, job.recipe.data.size)
             run.log(bias.line())
         found = job.evaluate(tuned)
         label = f"fine-tuning, best of {job.recipe.schedule.epochs} epochs"
         if job.attempts.find(label) is None:
             ranges = choose(job.attempts.of("ptq")).ranges
             job.record(job.measure("qat", label, found, started, ranges))
-        save_quantized(run.path / QAT, tuned, job.architecture)
+        save_quantized(run.path / QAT, tuned)
         return found
     return job.evaluate(job.load("qat"))
 
@@ -206,11 +204,11 @@ def mixed_precision(job: Job, base: Phase) -> tuple[Evaluation | None, Ranking]:
     device = next(job.student.parameters()).device
     # fine-tuning has changed the weights, so that only its own network's biases fit them
     float_state = job.student.state_dict() if base == "ptq" else None
-    mixed = MixedNetwork(job.load(base).to(device), job.architecture.size, float_state)
+    mixed = MixedNetwork(job.load(base).to(device), float_state)
     ranking = load_ranking(run.path, base)
     if ranking is None or set(ranking.layers) != set(mixed.layers):
         subset = spread_images(validation, job.recipe.mixed.images)
-        ranking = rank_layers(mixed, job.architecture, subset, base)
+        ranking = rank_layers(mixed, subset, base)
         ranking.save(run.path)
     layers, total = ranking.layers, len(mixed.layers)
     most = int(job.recipe.mixed.largest_share * total)
@@ -236,7 +234,7 @@ def mixed_precision(job: Job, base: Phase) -> tuple[Evaluation | None, Ranking]:
     if best is None:
         return None, ranking
     mixed.set_float(best.layers)
-    save_quantized(run.path / MIXED, mixed.network, job.architecture)
+    save_quantized(run.path / MIXED, mixed.network)
     return job.evaluate(mixed.network), ranking
 
 

@@ -27,9 +27,10 @@ from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.distill.training import describe
 from kdas_edge.errors import GateError, UserError, first_line
 from kdas_edge.files import read_json, write_json
+from kdas_edge.models.architecture import SegmentationNetwork
 from kdas_edge.models.checkpoints import known_recipe, load_network
 from kdas_edge.models.deploy import deploy_form
-from kdas_edge.models.tta import with_mirrors
+from kdas_edge.models.tta import with_tta
 from kdas_edge.quantize.attempts import AttemptLog, Phase
 from kdas_edge.quantize.calibration.frames import calibration_set
 from kdas_edge.quantize.evaluation import Evaluation, evaluate
@@ -89,7 +90,8 @@ def _quantize(
 ) -> dict[str, Any]:
     started = time.monotonic()
     # everything a person can have got wrong is found before the run exists
-    student, architecture = load_network(Path(recipe.student))
+    student = load_network(Path(recipe.student))
+    architecture = student.architecture
     if architecture.size != recipe.data.size:
         raise UserError(
             f"the student {recipe.student} is made for {architecture.size} pixels, data.size is "
@@ -98,13 +100,11 @@ def _quantize(
     if recipe.data.validation == 0:
         raise UserError("data.validation is 0, but the gate needs a validation split; set 0.1")
     needs_teacher = recipe.schedule is not None and recipe.loss.variant != "supervised"
-    teacher: torch.nn.Module | None
-    teacher, teacher_architecture = (
-        load_network(Path(str(recipe.teacher))) if needs_teacher else (None, None)
-    )
-    check_comparable(recipe.loss.variant, architecture, teacher_architecture)
-    if teacher is not None:
-        teacher = with_mirrors(teacher, recipe.teacher_tta)
+    teacher: SegmentationNetwork | None = None
+    if needs_teacher:
+        teacher = load_network(Path(str(recipe.teacher)))
+        check_comparable(recipe.loss.variant, architecture, teacher.architecture)
+        teacher = with_tta(teacher, recipe.teacher_tta)
     import_nncf()
     check_compiler(torch.cuda.is_available())
     ignored_operations(deploy_form(student), architecture.size, recipe.ptq.ignored)
@@ -125,18 +125,18 @@ def _quantize(
         run.log(line)
     if recipe.engine.threads:
         torch.set_num_threads(recipe.engine.threads)
-    run.log(describe("student", student, architecture, recipe.data.size)["line"])
+    run.log(describe("student", student, recipe.data.size)["line"])
     student.to("cuda" if torch.cuda.is_available() else "cpu")
-    reference = evaluate(student, architecture, data.validation)
+    reference = evaluate(student, data.validation)
     run.log(f"float student: validation Dice {reference.mean:.4f}")
     attempts = AttemptLog(run.path, run.writes)
-    job = Job(recipe, run, student, architecture, data, frames, reference, attempts)
+    job = Job(recipe, run, student, data, frames, reference, attempts)
 
     quantized, found = post_training(job)
     candidates: dict[Phase, Evaluation] = {"ptq": found}
     if recipe.schedule is not None:
         torch.manual_seed(derive_seed(recipe.seed))
-        tuned = fine_tuning(job, quantized, teacher, teacher_architecture)
+        tuned = fine_tuning(job, quantized, teacher)
         candidates["qat"] = tuned
     if not run.writes:
         return {"run": str(run.path), "kind": "quantize"}
@@ -177,7 +177,7 @@ def _time(job: Job, base: Phase, stopwatch: Stopwatch) -> dict[str, Any] | None:
         known: dict[str, Any] = read_json(path)
         return known
     networks = {
-        "float": load_network(job.run.path / FLOAT)[0],
+        "float": load_network(job.run.path / FLOAT),
         "int8": job.load(base),
         "mixed": job.load("mixed"),
     }

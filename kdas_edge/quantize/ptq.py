@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from kdas_edge.models.architecture import SegmentationNetwork
 from kdas_edge.models.deploy import deploy_form
 from kdas_edge.quantize.attempts import Ranges
 from kdas_edge.quantize.layers import ignored_operations
@@ -27,12 +28,12 @@ _ESTIMATORS = {
 
 
 def post_training_quantize(
-    network: nn.Module,
+    network: SegmentationNetwork,
     samples: Sequence[Tensor],
     recipe: PtqRecipe,
     ranges: Ranges | None = None,
     arrange: bool = True,
-) -> nn.Module:
+) -> SegmentationNetwork:
     """Insert fake quantisers and set their ranges from calibration frames.
 
     Args:
@@ -61,7 +62,7 @@ def post_training_quantize(
     if ranges is None:
         ranges = "tensor" if recipe.activation_ranges == "tensor" else "channel"
     with quiet():
-        quantized: nn.Module = nncf.quantize(
+        quantized: SegmentationNetwork = nncf.quantize(
             network,
             nncf.Dataset([sample.to(device) for sample in samples]),
             preset=nncf.QuantizationPreset[recipe.preset.upper()],

@@ -7,7 +7,7 @@ A quantised run holds `nncf_config.json` (which quantiser sits where) and
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -16,25 +16,25 @@ from kdas_edge.data.dataset import TrainingData
 from kdas_edge.distill.engine import FitResult, fit
 from kdas_edge.errors import UserError, first_line
 from kdas_edge.files import read_json, write_text_atomic
-from kdas_edge.models.checkpoints import ARCHITECTURE, BEST, save_network
+from kdas_edge.models.architecture import Architecture, SegmentationNetwork
+from kdas_edge.models.checkpoints import ARCHITECTURE, BEST, check_finite, save_network
 from kdas_edge.models.deploy import deploy_form
-from kdas_edge.models.zoo import Architecture, from_architecture
+from kdas_edge.models.zoo import from_architecture
 from kdas_edge.quantize.toolkit import import_nncf
 from kdas_edge.recipe import QuantizeRecipe
 from kdas_edge.run import Run
 
 CONFIG = "nncf_config.json"
+_Network = TypeVar("_Network", bound=nn.Module)
 _PLACES = "quantizers"  # the key of the configuration in a checkpoint's header
 
 
 def fine_tune(
     recipe: QuantizeRecipe,
-    quantized: nn.Module,
-    architecture: Architecture,
+    quantized: SegmentationNetwork,
     data: TrainingData,
     run: Run,
-    teacher: nn.Module | None = None,
-    teacher_architecture: Architecture | None = None,
+    teacher: SegmentationNetwork | None = None,
 ) -> FitResult:
     """Fine-tune a quantised network, with the teacher and the losses of the recipe.
 
@@ -47,7 +47,7 @@ def fine_tune(
     if recipe.engine.precision == "auto":
         engine = recipe.engine.model_copy(update={"precision": "fp32"})
         recipe = recipe.model_copy(update={"engine": engine})
-    return fit(recipe, quantized, architecture, data, run, teacher, teacher_architecture)
+    return fit(recipe, quantized, data, run, teacher)
 
 
 def save_config(path: Path, quantized: nn.Module) -> None:
@@ -56,14 +56,14 @@ def save_config(path: Path, quantized: nn.Module) -> None:
     write_text_atomic(path, json.dumps(nncf.torch.get_config(quantized), indent=1) + "\n")
 
 
-def save_quantized(path: Path, quantized: nn.Module, architecture: Architecture) -> None:
+def save_quantized(path: Path, quantized: SegmentationNetwork) -> None:
     """Write weights, ranges and the places of the quantisers into one file, atomically."""
     nncf = import_nncf()
     places = json.dumps(nncf.torch.get_config(quantized))
-    save_network(path, quantized.state_dict(), architecture, {_PLACES: places})
+    save_network(path, quantized.state_dict(), quantized.architecture, {_PLACES: places})
 
 
-def load_quantized(source: Path, checkpoint: Path = BEST) -> tuple[nn.Module, Architecture]:
+def load_quantized(source: Path, checkpoint: Path = BEST) -> SegmentationNetwork:
     """Restore the quantised network of a run, in eval mode on the CPU.
 
     Args:
@@ -86,7 +86,7 @@ def load_quantized(source: Path, checkpoint: Path = BEST) -> tuple[nn.Module, Ar
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         architecture = Architecture.from_dict(json.loads(header[ARCHITECTURE]))
         config = json.loads(header[_PLACES]) if _PLACES in header else None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is truncated or not a checkpoint ({error}); copy it again"
         ) from None
@@ -95,12 +95,13 @@ def load_quantized(source: Path, checkpoint: Path = BEST) -> tuple[nn.Module, Ar
             raise unfinished
         config = read_json(source / CONFIG)
     network = deploy_form(from_architecture(architecture)).eval()
-    return restore(network, config, state, source), architecture
+    check_finite(path, state)
+    return restore(network, config, state, source)
 
 
 def restore(
-    network: nn.Module, config: dict[str, Any], state: dict[str, Tensor], source: Path
-) -> nn.Module:
+    network: SegmentationNetwork, config: dict[str, Any], state: dict[str, Tensor], source: Path
+) -> SegmentationNetwork:
     """Put quantisers into a float network and fill weights and ranges.
 
     Args:
@@ -114,7 +115,7 @@ def restore(
     """
     nncf = import_nncf()
     try:
-        quantized: nn.Module = nncf.torch.load_from_config(network, config)
+        quantized: SegmentationNetwork = nncf.torch.load_from_config(network, config)
         name_quantizers_once(quantized)
         quantized.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError, nncf.InternalError) as error:
@@ -125,7 +126,7 @@ def restore(
     return quantized.eval()
 
 
-def name_quantizers_once(quantized: nn.Module) -> nn.Module:
+def name_quantizers_once(quantized: _Network) -> _Network:
     """Make `state_dict` hold every tensor once, under its first name, and load such a one.
 
     NNCF registers one quantiser under several hooks where two branches must share a range. Their

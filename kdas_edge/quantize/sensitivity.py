@@ -18,7 +18,6 @@ from kdas_edge.data.dataset import ResidentSet
 from kdas_edge.distill.validation import mask_dice
 from kdas_edge.files import read_json, write_json
 from kdas_edge.models.inputs import resized
-from kdas_edge.models.zoo import Architecture
 from kdas_edge.quantize.evaluation import probability_maps
 from kdas_edge.quantize.mixed import MixedNetwork
 
@@ -91,25 +90,22 @@ def load_ranking(folder: Path, base: str) -> Ranking | None:
     return Ranking(**{**values, "images": tuple(values["images"]), "effects": effects})
 
 
-def rank_layers(
-    mixed: MixedNetwork, architecture: Architecture, data: ResidentSet, base: str = "ptq"
-) -> Ranking:
+def rank_layers(mixed: MixedNetwork, data: ResidentSet, base: str = "ptq") -> Ranking:
     """Measure every layer of a quantised network, alone and left out.
 
     Takes two passes over `data` per layer. The network is all int8 afterwards.
 
     Args:
         mixed: the quantised network.
-        architecture: says how to normalise, and the size.
         data: a subset of the validation split; see `spread_images`.
         base: which network this is, for the record.
     """
-    truth = resized(data.masks.float(), architecture.size)[:, 0].cpu() > 0.5
+    truth = resized(data.masks.float(), mixed.network.architecture.size)[:, 0].cpu() > 0.5
     layers = mixed.layers
 
     def measure(floated: tuple[str, ...]) -> tuple[Tensor, float]:
         mixed.set_float(floated)
-        maps = probability_maps(mixed.network, architecture, data)
+        maps = probability_maps(mixed.network, data)
         return maps, float(mask_dice(maps > 0.5, truth).mean())
 
     with progress(2 * len(layers) + 2, "ranking layers") as advance:

@@ -378,8 +378,8 @@ def test_a_torch_target_has_no_profile_and_says_so(tmp_path, capsys):
     from kdas_edge.recipe import ModelRecipe
 
     torch.manual_seed(0)
-    network, architecture = build(ModelRecipe(backbone="test_efficientnet", width=8), 64)
-    save_network(tmp_path / "net.safetensors", network.state_dict(), architecture)
+    network = build(ModelRecipe(backbone="test_efficientnet", width=8), 64)
+    save_network(tmp_path / "net.safetensors", network.state_dict(), network.architecture)
     done = run_verb(
         capsys, "bench", tmp_path / "net.safetensors", *QUICK, "--targets", "torch:cpu:threads=1",
         "--profile",

@@ -160,11 +160,9 @@ def test_a_checkpoint_is_evaluated_in_torch(data, tmp_path, capsys):
     from kdas_edge.models.zoo import build
     from kdas_edge.recipe import ModelRecipe
 
-    network, architecture = build(
-        ModelRecipe(backbone="mobilenetv2_035", width=8, pretrained=False), size=64
-    )
+    network = build(ModelRecipe(backbone="mobilenetv2_035", width=8, pretrained=False), size=64)
     checkpoint = tmp_path / "random.safetensors"
-    save_network(checkpoint, network.state_dict(), architecture)
+    save_network(checkpoint, network.state_dict(), network.architecture)
     result = tmp_path / "result.json"
     done = run_verb(
         capsys, "eval", checkpoint, "--data", data, "--limit", 1, "--protocol", "deploy",

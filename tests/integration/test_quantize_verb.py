@@ -29,19 +29,19 @@ def checkpoint(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def fragile(checkpoint: Path) -> Path:
     """The same function in float, but the weights of `cfm.out` span a range of a thousand."""
-    network, architecture = load_network(checkpoint)
+    network = load_network(checkpoint)
     with torch.no_grad():
         network.cfm.join234.bn.weight[0] /= 1000
         network.cfm.join234.bn.bias[0] /= 1000
         network.cfm.out.conv.weight[:, 0] *= 1000
-    return TinyStudent(network, architecture, []).save(checkpoint.with_name("fragile.safetensors"))
+    return TinyStudent(network, []).save(checkpoint.with_name("fragile.safetensors"))
 
 
 def on_validation(run: Path, checkpoint: Path = BEST) -> Evaluation:
     """Score the network that a run delivers, or another of its checkpoints, as the gate did."""
     data = load_training_data(open_run(run)[1].data, SIZE)
-    network, architecture = load_quantized(run, checkpoint)
-    return evaluate(network, architecture, data.validation)
+    network = load_quantized(run, checkpoint)
+    return evaluate(network, data.validation)
 
 
 FAST = ["data.validation=0.2", "calibration.samples=6", "engine.threads=1", "max_drop=1"]
@@ -84,7 +84,7 @@ def test_a_student_is_quantised_fine_tuned_and_judged(
     # which of the two is kept depends on the machine's arithmetic; by the rule it is the right one
     ptq, qat = (on_validation(run, CHECKPOINT[phase]) for phase in ("ptq", "qat"))
     data = load_training_data(open_run(run)[1].data, SIZE)
-    reference = evaluate(*load_network(checkpoint), data.validation)
+    reference = evaluate(load_network(checkpoint), data.validation)
     low, high = paired_interval(qat.dice - ptq.dice)
     closer = qat.agreement(reference) > ptq.agreement(reference)
     assert gate["kept"] == ("qat" if low > 0 or (high >= 0 and closer) else "ptq")
@@ -94,8 +94,8 @@ def test_a_student_is_quantised_fine_tuned_and_judged(
     kept_dice = gate[f"{gate['kept']}_dice"]
     assert gate["drop"] == pytest.approx(gate["float_dice"] - kept_dice)
     assert on_validation(run).mean == pytest.approx(kept_dice)
-    network, architecture = load_quantized(run)
-    assert architecture.size == SIZE and not network.training
+    network = load_quantized(run)
+    assert network.architecture.size == SIZE and not network.training
     # the teacher was in the loop
     assert summary["history"][0]["attention"] >= 0
     calibration = json.loads((run / "calibration.json").read_text())

@@ -29,9 +29,9 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def test_an_ablation_trains_what_is_missing_and_pairs_it_by_image(
     scenes: Path, tmp_path: Path
 ) -> None:
-    network, architecture = build(ModelRecipe(backbone="test_efficientnet", width=8), 64)
+    network = build(ModelRecipe(backbone="test_efficientnet", width=8), 64)
     teacher = tmp_path / "teacher.safetensors"
-    save_network(teacher, network.state_dict(), architecture)
+    save_network(teacher, network.state_dict(), network.architecture)
     results, runs = tmp_path / "results", tmp_path / "runs"
     arguments = [
         "--data", scenes, "--teacher", teacher, "--runs", runs, "--results", results,
@@ -131,15 +131,15 @@ def test_the_mean_of_two_networks_is_that_of_their_weights_and_other_kinds_are_r
 ) -> None:
     paths, states = [], []
     for name, width in (("a", 8), ("b", 8), ("wider", 16)):
-        network, architecture = build(ModelRecipe(backbone="test_efficientnet", width=width), 64)
+        network = build(ModelRecipe(backbone="test_efficientnet", width=width), 64)
         paths.append(tmp_path / f"{name}.safetensors")
         states.append(network.state_dict())
         recipe = json.dumps({"name": name, "data": {"root": "/where/it/was/images"}})
-        save_network(paths[-1], network.state_dict(), architecture, {RECIPE: recipe})
+        save_network(paths[-1], network.state_dict(), network.architecture, {RECIPE: recipe})
     out = tmp_path / "mean.safetensors"
     done = run("average_weights.py", paths[0], paths[1], "--out", out)
     assert done.returncode == 0, done.stderr
-    mean = load_network(out)[0].state_dict()
+    mean = load_network(out).state_dict()
     for key, value in mean.items():
         if value.is_floating_point():
             expected = (states[0][key].double() + states[1][key].double()) / 2
@@ -154,16 +154,16 @@ def test_the_mean_of_two_networks_is_that_of_their_weights_and_other_kinds_are_r
     # a finer network and a coarser one: the latter's refinement adds nothing
     fine = tmp_path / "fine.safetensors"
     model = ModelRecipe(backbone="test_efficientnet", width=8, stride=4)
-    network, architecture = build(model, 64)
+    network = build(model, 64)
     assert network.refine is not None
     torch.nn.init.ones_(network.refine.extend.weight)
-    save_network(fine, network.state_dict(), architecture)
+    save_network(fine, network.state_dict(), network.architecture)
     done = run("average_weights.py", fine, paths[0], "--out", out)
     assert done.returncode == 0, done.stderr
-    mixed, found = load_network(out)
-    assert found.stride == 4 and mixed.refine is not None
+    mixed = load_network(out)
+    assert mixed.architecture.stride == 4 and mixed.refine is not None
     assert (mixed.refine.extend.weight == 0.5).all()
-    own, theirs, joined = (n.state_dict() for n in (network, load_network(paths[0])[0], mixed))
+    own, theirs, joined = (n.state_dict() for n in (network, load_network(paths[0]), mixed))
     key = "refine.join.conv.weight"
     assert torch.equal(joined[key], own[key])
     half = (own["cfm.out.conv.weight"] + theirs["cfm.out.conv.weight"]) / 2

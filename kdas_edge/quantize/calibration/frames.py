@@ -19,8 +19,8 @@ from kdas_edge.data.layout import TRAIN, resize_image
 from kdas_edge.data.parallel import parallel_map
 from kdas_edge.errors import UserError
 from kdas_edge.image_files import read_image
+from kdas_edge.models.architecture import Architecture
 from kdas_edge.models.inputs import normalise, resized
-from kdas_edge.models.zoo import Architecture
 from kdas_edge.quantize.calibration.candidates import (
     Candidate,
     Look,

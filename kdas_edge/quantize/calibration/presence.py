@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdas_edge.data.layout import resize_image
+from kdas_edge.models.architecture import FullSize
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.models.inputs import normalise
 from kdas_edge.quantize.calibration.candidates import PredictShare
@@ -21,13 +22,14 @@ def predict_share(run: Path) -> PredictShare:
     Raises:
         UserError: see `load_network`.
     """
-    network, architecture = load_network(run)
+    network = load_network(run)
+    architecture, full_size = network.architecture, FullSize(network)
     size = architecture.size
 
     @torch.inference_mode()
     def predict(image: NDArray[np.uint8]) -> float:
         small = np.ascontiguousarray(resize_image(image, size, size).transpose(2, 0, 1))
-        z1, z2 = network(normalise(torch.from_numpy(small)[None].float() / 255, architecture))
+        z1, z2 = full_size(normalise(torch.from_numpy(small)[None].float() / 255, architecture))
         return round(float((torch.sigmoid(z1 + z2) > 0.5).float().mean()), 6)
 
     return predict

@@ -40,8 +40,9 @@ class TorchBackend:
 
     def __init__(self, path: Path, target: Target) -> None:
         # the workstation wing; a bundle with a torch file is opened where it was trained
+        from kdas_edge.models.architecture import FullSize
         from kdas_edge.models.checkpoints import load_network
-        from kdas_edge.models.tta import with_mirrors
+        from kdas_edge.models.tta import with_tta
 
         if target.threads is not None and not target.device.startswith("cpu"):
             raise TargetError(
@@ -59,7 +60,7 @@ class TorchBackend:
         precision = target.options.get("precision", "f32")
         self._autocast = _DTYPES.get(precision)
         start = time.perf_counter()
-        network = with_mirrors(load_network(path)[0], target.mirrors)
+        network = FullSize(with_tta(load_network(path), target.mirrors))
         self._network: torch.nn.Module | None = network.eval().to(self._device)
         self.load_seconds = time.perf_counter() - start
         on_gpu = self._device.type == "cuda"

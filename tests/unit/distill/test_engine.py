@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from kdas_edge.distill import engine
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
+from kdas_edge.models.architecture import FullSize
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.recipe import TrainRecipe, dump_recipe, load_recipe
 from kdas_edge.run import Run, open_run
@@ -61,10 +62,11 @@ def test_a_run_holds_all_that_made_it_and_all_that_was_measured(teacher: Path) -
     assert (teacher / "overlays" / "epoch_002.png").stat().st_size > 1000
     assert json.loads((teacher / "environment.json").read_text())["packages"]["torch"]
     assert json.loads((teacher / "split.json").read_text())["validation"]
-    network, architecture = load_network(teacher)
+    network = load_network(teacher)
+    architecture = network.architecture
     assert (architecture.size, architecture.width) == (64, 8)
     with torch.no_grad():
-        z1, z2 = network(torch.zeros(1, 3, 64, 64))
+        z1, z2 = FullSize(network)(torch.zeros(1, 3, 64, 64))
     assert z1.shape == z2.shape == (1, 1, 64, 64)
 
 
@@ -140,9 +142,8 @@ from pathlib import Path
 recipe = load_recipe(TrainRecipe, Path(sys.argv[1]), [])
 torch.set_num_threads(1)
 fabric = make_fabric("fp32")
-student, architecture = load_network(Path(recipe.teacher))
-teacher, teacher_architecture = load_network(Path(recipe.teacher))
-trainer = Trainer(recipe, student, architecture, teacher, teacher_architecture, fabric)
+student, teacher = (load_network(Path(recipe.teacher)) for _ in range(2))
+trainer = Trainer(recipe, student, teacher, fabric)
 set_train_mode(student, frozen_batch_norm=True)
 data = load_training_data(recipe.data).train
 trainer.step(data, torch.arange(recipe.schedule.batch_size), 0, 10)

@@ -102,7 +102,7 @@ def test_a_teacher_that_saw_more_pixels_is_resized() -> None:
 
 
 def test_a_tap_holds_what_a_variant_compares_until_it_is_taken() -> None:
-    network, _ = build(ModelRecipe(backbone="test_efficientnet", width=8, pretrained=False), 64)
+    network = build(ModelRecipe(backbone="test_efficientnet", width=8, pretrained=False), 64)
     encoder, decoder = tap(network, "pairwise"), tap(network, "decoder_inputs")
     network(torch.zeros(2, 3, 64, 64))
     assert [x.shape[-1] for x in encoder.take()] == [16, 8, 4, 2]

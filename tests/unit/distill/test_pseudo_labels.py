@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from test_engine import tiny
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.synthetic import scene
@@ -17,14 +17,16 @@ from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
 from kdas_edge.image_files import read_image
-from kdas_edge.models.zoo import Architecture
+from kdas_edge.models.architecture import Architecture, SegmentationNetwork
 from kdas_edge.recipe import TrainRecipe, load_recipe
 
 PLAIN = Architecture("none", size=8, mean=(0, 0, 0), std=(1, 1, 1))
 
 
-class Brightness(nn.Module):
+class Brightness(SegmentationNetwork):
     """Marks what is bright; with `biased`, only in the left half of what it is shown."""
+
+    architecture = PLAIN
 
     def __init__(self, biased: bool) -> None:
         super().__init__()
@@ -45,14 +47,14 @@ def frames() -> Tensor:
 
 
 def test_a_teacher_that_answers_alike_for_mirror_images_agrees_with_itself() -> None:
-    found, fraction = agreement(Brightness(biased=False), frames(), 8, PLAIN)
+    found, fraction = agreement(Brightness(biased=False), frames(), 8)
     assert found.tolist() == [1, 1]
     assert fraction.tolist() == [16 / 64, 0]
 
 
 def test_agreement_is_the_mean_dice_of_the_three_answers() -> None:
     # itself and upside down mark the square, left to right marks nothing: Dice 0, 1 and 0
-    found, fraction = agreement(Brightness(biased=True), frames(), 8, PLAIN)
+    found, fraction = agreement(Brightness(biased=True), frames(), 8)
     assert found.tolist() == pytest.approx([1 / 3, 1])
     assert fraction.tolist() == pytest.approx([2 / 3 * 16 / 64, 0])
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_engine import tiny
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdas_edge.data import augment
 from kdas_edge.data.dataset import ResidentSet
@@ -15,16 +15,18 @@ from kdas_edge.distill import engine
 from kdas_edge.distill.teacher_maps import as_outputs, with_maps
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
-from kdas_edge.models.tta import with_mirrors
-from kdas_edge.models.zoo import Architecture
+from kdas_edge.models.architecture import Architecture, SegmentationNetwork
+from kdas_edge.models.tta import with_tta
 from kdas_edge.recipe import AugmentRecipe
 
 SIDE = 32
 PLAIN = Architecture("none", size=SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
-class Reddish(nn.Module):
+class Reddish(SegmentationNetwork):
     """Marks a pixel by its red alone: what it says moves with the image."""
+
+    architecture = PLAIN
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return 1.5 * x[:, :1], 0.5 * x[:, :1]
@@ -48,7 +50,7 @@ def images(count: int) -> ResidentSet:
 
 
 def test_the_map_moves_along_with_the_image() -> None:
-    data = with_maps(images(8), Reddish(), SIDE, PLAIN)
+    data = with_maps(images(8), Reddish(), SIDE)
     assert data.teacher is not None and data.teacher.shape == (8, 1, SIDE, SIDE)
     geometry = AugmentRecipe(flip=True, rotate=90, scale=(0.8, 1.2), shift=0.1)
     drawn = augment.draw(geometry, 8, torch.Generator().manual_seed(0))
@@ -78,9 +80,7 @@ def test_a_teacher_is_asked_again_only_about_something_new(tmp_path: Path) -> No
         asked.clear()
         teacher = Counting()
         teacher.gain.fill_(gain)
-        maps = with_maps(
-            data, with_mirrors(teacher, mirrors), size, PLAIN, keep=tmp_path / "kept"
-        ).teacher
+        maps = with_maps(data, with_tta(teacher, mirrors), size, keep=tmp_path / "kept").teacher
         assert maps is not None
         return maps
 

@@ -17,16 +17,18 @@ from kdas_edge.distill.threshold import (
 )
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
+from kdas_edge.models.architecture import Architecture, SegmentationNetwork
 from kdas_edge.models.checkpoints import load_network
-from kdas_edge.models.zoo import Architecture
 from kdas_edge.recipe import TrainRecipe, load_recipe
 from kdas_edge.run import open_run
 
 PLAIN = Architecture("none", 8, 32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-class Generous(nn.Module):
+class Generous(SegmentationNetwork):
     """Logits from the red channel, six units wide, 1.5 too high; part of them in each output."""
+
+    architecture = PLAIN
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +55,7 @@ def made_up(count: int = 11) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_curve_is_that_of_an_independent_computation() -> None:
     images, masks = made_up()
     network = Generous()
-    found = dice_by_shift(network, images, masks, 32, PLAIN, batch=4)
+    found = dice_by_shift(network, images, masks, 32, batch=4)
     expected = np.zeros(len(SHIFTS))
     for image, mask in zip(images.numpy(), masks.numpy().astype(bool), strict=True):
         red = image[0].astype(np.float64) / 255
@@ -73,12 +75,12 @@ def test_a_generous_network_becomes_stricter_and_a_second_time_nothing_changes()
     class Split:
         validation = type("Images", (), {"images": images, "masks": masks})
 
-    first = calibrate_threshold(network, Split, 32, PLAIN)
+    first = calibrate_threshold(network, Split, 32)
     # red above one half is the polyp, where the logit is 1.5
     assert first.shift == pytest.approx(-1.5, abs=0.4)
     assert first.after > first.before + 0.02
     assert float(network.head2.bias.detach()) == pytest.approx(-0.5037 + first.shift)
-    second = calibrate_threshold(network, Split, 32, PLAIN)
+    second = calibrate_threshold(network, Split, 32)
     assert second.shift == 0 and second.before == second.after == pytest.approx(first.after)
 
 
@@ -109,11 +111,11 @@ def test_a_run_delivers_the_shifted_network_and_says_so(scenes: Path, tmp_path: 
     state = run.state()
     assert state["status"] == "finished"
     assert state["best_dice"] == summary["best_validation_dice"]
-    assert "decision bias" in (run.path / "log.txt").read_text()
-    network, architecture = load_network(run.path)
+    assert "threshold calibration" in (run.path / "log.txt").read_text()
+    network = load_network(run.path)
     data = load_training_data(recipe.data)
     held_out = data.validation
-    curve = dice_by_shift(network, held_out.images, held_out.masks, 64, architecture)
+    curve = dice_by_shift(network, held_out.images, held_out.masks, 64)
     at_zero = float(curve[np.abs(SHIFTS).argmin()])
     assert at_zero == pytest.approx(state["best_dice"])
     # again, as after a stop between the last epoch and the shift
@@ -121,7 +123,7 @@ def test_a_run_delivers_the_shifted_network_and_says_so(scenes: Path, tmp_path: 
     again = run_training(recipe, tmp_path, resume=True)
     assert again["best_validation_dice"] == pytest.approx(at_zero)
     assert run.state()["best_dice"] == pytest.approx(at_zero)
-    assert torch.equal(load_network(run.path)[0].head2.bias, before)
+    assert torch.equal(load_network(run.path).head2.bias, before)
     assert calibrate_threshold_of_run(run, data, 64).shift == 0
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdas_edge.errors import UserError
+from kdas_edge.models.architecture import Architecture, FullSize
 from kdas_edge.models.checkpoints import (
     RECIPE,
     known_recipe,
@@ -17,7 +18,7 @@ from kdas_edge.models.checkpoints import (
     read_metadata,
     save_network,
 )
-from kdas_edge.models.zoo import Architecture, from_architecture
+from kdas_edge.models.zoo import from_architecture
 
 TINY = Architecture("test_efficientnet", width=8, size=64)
 
@@ -209,13 +210,14 @@ def test_an_authors_checkpoint_gives_the_published_networks_outputs(
 ) -> None:
     state = authors_state(variant)
     torch.save(state, tmp_path / "PolypPVT.pth")
-    model, architecture = load_network(tmp_path / "PolypPVT.pth")
+    model = load_network(tmp_path / "PolypPVT.pth")
+    architecture = model.architecture
     assert architecture == Architecture(backbone, 32, 352)
     assert not model.training
     for size in sizes:
         image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(size))
         with torch.no_grad():
-            ours, published = model(image), published_forward(state, image)
+            ours, published = FullSize(model)(image), published_forward(state, image)
         assert (published[0] - published[1]).std() > 0.05  # SAM does something
         for own, theirs in zip(ours, published, strict=True):
             assert theirs.std() > 0.5  # a constant map would agree with anything
@@ -228,18 +230,20 @@ def test_an_authors_checkpoint_agrees_to_the_last_digits_in_double_precision(
     # float32 rounding hides small differences, for instance in an epsilon
     state = authors_state(B0)
     torch.save(state, tmp_path / "b0.pth")
-    model = load_network(tmp_path / "b0.pth")[0].double()
+    model = load_network(tmp_path / "b0.pth").double()
     exact = {key: value.double() for key, value in state.items()}
     image = torch.randn(1, 3, 96, 96, dtype=torch.float64)
     with torch.no_grad():
-        for own, theirs in zip(model(image), published_forward(exact, image), strict=True):
+        for own, theirs in zip(
+            FullSize(model)(image), published_forward(exact, image), strict=True
+        ):
             torch.testing.assert_close(own, theirs, atol=1e-9, rtol=0)
 
 
 def test_an_authors_checkpoint_saved_by_data_parallel_loads_too(tmp_path: Path) -> None:
     state = authors_state(B0)
     torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "b0.pth")
-    model, _ = load_network(tmp_path / "b0.pth")
+    model = load_network(tmp_path / "b0.pth")
     assert torch.equal(model.head1.weight, state["out_CFM.weight"])
 
 
@@ -249,7 +253,8 @@ def test_a_saved_network_comes_back_equal_with_its_architecture_and_notes(tmp_pa
     path = tmp_path / "run" / "checkpoints" / "best.safetensors"
     save_network(path, model.state_dict(), TINY, {"epoch": "7"})
     for source in (path, tmp_path / "run"):
-        loaded, architecture = load_network(source)
+        loaded = load_network(source)
+        architecture = loaded.architecture
         assert architecture == TINY and not loaded.training
         for key, value in model.state_dict().items():
             assert torch.equal(loaded.state_dict()[key], value), key
@@ -350,3 +355,59 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(
     with pytest.raises(UserError, match="not a checkpoint of weights"):
         load_network(tmp_path / "evil.pth")
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_checkpoint_with_a_weight_that_is_no_number_is_refused(
+    tmp_path: Path, value: float
+) -> None:
+    state = from_architecture(TINY).state_dict()
+    state["head1.bias"] = torch.full_like(state["head1.bias"], value)
+    save_network(tmp_path / "bad.safetensors", state, TINY)
+    with pytest.raises(UserError, match=r"NaN or infinity in 'head1\.bias'"):
+        load_network(tmp_path / "bad.safetensors")
+    # the largest finite numbers are no infinity
+    state["head1.bias"] = torch.full_like(state["head1.bias"], torch.finfo(torch.float32).max)
+    state["head2.bias"] = torch.full_like(state["head2.bias"], torch.finfo(torch.float32).max)
+    save_network(tmp_path / "large.safetensors", state, TINY)
+    load_network(tmp_path / "large.safetensors")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        json.dumps(TINY.to_dict() | {"width": 4096, "size": 64}),
+        json.dumps(TINY.to_dict() | {"width": 8, "size": 1e9}),
+        "[" * 100_000,
+        "7",
+        "not json",
+    ],
+)
+def test_a_header_beyond_all_limits_is_one_line(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "header.safetensors"
+    save_file({"head1.bias": torch.zeros(1)}, path, {"architecture": header})
+    with pytest.raises(UserError, match="another version") as caught:
+        load_network(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+        b"<!DOCTYPE html>",
+        b"PK\x03\x04",
+        b"PK\x05\x06" + bytes(18),
+        b"\x80\x02}q\x00.",
+        b"\x80\x02(K\x01K\x02d",
+        b"garbage\n.",
+        bytes(64),
+    ],
+)
+def test_a_stub_of_a_pickled_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "PolypPVT.pth"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"PolypPVT\.pth") as caught:
+        load_network(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kdas_edge.models.architecture import Architecture, FullSize
 from kdas_edge.models.polyp_pvt import (
     PolypPVT,
     Refinement,
     SimilarityAggregation,
     pooling_matrix,
 )
-from kdas_edge.models.zoo import Architecture, from_architecture
+from kdas_edge.models.zoo import from_architecture
 
 TINY = Architecture("test_efficientnet", width=8, size=64)
 
@@ -49,10 +50,15 @@ def test_aggregation_is_the_same_through_the_matrices_and_through_adaptive_pooli
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (96, 96), (32, 32), (64, 96)])
-def test_both_outputs_are_one_channel_at_the_size_of_the_image(
+def test_both_outputs_are_one_channel_and_enlarged_to_the_size_of_the_image(
     shape: tuple[int, int], stride: int
 ) -> None:
-    z1, z2 = tiny(stride)(torch.randn(2, 3, *shape))
+    network, image = tiny(stride), torch.randn(2, 3, *shape)
+    z1, z2 = FullSize(network)(image)
+    own = network(image)
+    for whole, small in zip((z1, z2), own, strict=True):
+        assert small.shape == (2, 1, shape[0] // stride, shape[1] // stride)
+        assert torch.equal(whole, F.interpolate(small, scale_factor=stride, mode="bilinear"))
     assert z1.shape == z2.shape == (2, 1, *shape)
     assert z1.isfinite().all() and z2.isfinite().all()
 
@@ -110,7 +116,7 @@ def test_what_is_finer_is_only_the_second_map() -> None:
     coarse, fine = tiny(), tiny(stride=4)
     image = torch.randn(1, 3, 64, 64)
     fine.load_state_dict(coarse.state_dict(), strict=False)
-    with torch.no_grad(), coarse.coarse(), fine.coarse():
+    with torch.no_grad():
         (z1, z2), (fine1, fine2) = coarse(image), fine(image)
         assert z1.shape[-1] == z2.shape[-1] == 8 and fine1.shape[-1] == fine2.shape[-1] == 16
         enlarged = F.interpolate(z1, scale_factor=2, mode="bilinear")

@@ -42,12 +42,13 @@ def tiny(**changes: object) -> ModelRecipe:
     ],
 )
 def test_any_backbone_with_four_levels_builds_and_runs(backbone: str, millions: float) -> None:
-    model, architecture = build(ModelRecipe(backbone=backbone), 64)
+    model = build(ModelRecipe(backbone=backbone), 64)
+    architecture = model.architecture
     assert parameters(model) / 1e6 == pytest.approx(millions, abs=0.01)
     assert architecture.backbone == backbone and architecture.size == 64
     with torch.no_grad():
         z1, z2 = model.eval()(torch.randn(1, 3, 64, 64))
-    assert z1.shape == z2.shape == (1, 1, 64, 64)
+    assert z1.shape == z2.shape == (1, 1, 8, 8)
 
 
 def test_the_papers_teacher_has_25_million_parameters() -> None:
@@ -90,7 +91,23 @@ def test_an_architecture_written_before_there_were_strides_has_the_published_one
 
 
 @pytest.mark.parametrize(
-    "change", [{"backbone": None}, {"surprise": 1}, {"mean": [0.5]}, {"stride": 3}]
+    "change",
+    [
+        {"backbone": None},
+        {"backbone": ["a"]},
+        {"surprise": 1},
+        {"mean": [0.5]},
+        {"mean": [float("nan")] * 3},
+        {"std": [0, 1, 1]},
+        {"stride": 3},
+        # taken for sizes, these would take the memory of the machine
+        {"width": 4096},
+        {"width": -8},
+        {"width": "32"},
+        {"size": 0},
+        {"size": 1_000_000_000},
+        {"size": float("inf")},
+    ],
 )
 def test_a_damaged_architecture_is_refused(change: dict[str, object]) -> None:
     values = {**Architecture("pvt_v2_b0").to_dict(), **change}
@@ -121,7 +138,7 @@ def test_a_backbone_without_four_usable_levels_is_one_clear_line(
 
 
 def test_drop_path_reaches_the_encoder_or_is_refused() -> None:
-    model, _ = build(ModelRecipe(backbone="pvt_v2_b0", drop_path=0.1), 64)
+    model = build(ModelRecipe(backbone="pvt_v2_b0", drop_path=0.1), 64)
     dropped = [m.drop_prob for m in model.modules() if type(m).__name__ == "DropPath"]
     assert max(dropped) == pytest.approx(0.1)
     with pytest.raises(UserError, match="drop path"):
@@ -168,7 +185,7 @@ def test_a_local_file_fills_the_encoder_from_half_precision_and_ignores_a_head(
     classifier = timm.create_model("test_efficientnet")
     state = {key: value.clone() for key, value in classifier.state_dict().items()}
     save_file({k: v.half() if v.ndim == 4 else v for k, v in state.items()}, tmp_path / "w.st")
-    model, _ = build(tiny(pretrained=str(tmp_path / "w.st")), 64)
+    model = build(tiny(pretrained=str(tmp_path / "w.st")), 64)
     stem = model.backbone.state_dict()["conv_stem.weight"]
     assert stem.dtype == torch.float32
     torch.testing.assert_close(stem, state["conv_stem.weight"].half().float())
@@ -178,7 +195,7 @@ def test_a_classifier_with_nested_names_fills_a_feature_extractor(tmp_path: Path
     state = timm.create_model("pvt_v2_b0").state_dict()
     save_file(state, tmp_path / "b0.safetensors")
     recipe = ModelRecipe(backbone="pvt_v2_b0", pretrained=str(tmp_path / "b0.safetensors"))
-    model, _ = build(recipe, 64)
+    model = build(recipe, 64)
     ours = model.backbone.state_dict()["stages_1.blocks.0.attn.q.weight"]
     assert torch.equal(ours, state["stages.1.blocks.0.attn.q.weight"])
 
@@ -212,8 +229,8 @@ def test_absent_and_truncated_encoder_files_are_one_clear_line(tmp_path: Path) -
 def test_the_published_encoder_files_load_whole(backbone: str, file: str) -> None:
     if not (WEIGHTS / file).is_file():
         pytest.skip(f"no {file} in {WEIGHTS}; set KDAS_EDGE_WEIGHTS")
-    model, _ = build(ModelRecipe(backbone=backbone, pretrained=str(WEIGHTS / file)), 96)
-    random, _ = build(ModelRecipe(backbone=backbone), 96)
+    model = build(ModelRecipe(backbone=backbone, pretrained=str(WEIGHTS / file)), 96)
+    random = build(ModelRecipe(backbone=backbone), 96)
     loaded, initial = model.backbone.state_dict(), random.backbone.state_dict()
     moved = [key for key, value in loaded.items() if not torch.equal(value, initial[key])]
     weights = [key for key, value in loaded.items() if value.ndim == 4]

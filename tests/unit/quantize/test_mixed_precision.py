@@ -15,6 +15,7 @@ from kdas_edge.data.dataset import ResidentSet
 from kdas_edge.export.cost import openvino_latencies
 from kdas_edge.export.onnx.export import to_onnx
 from kdas_edge.export.openvino import fake_quantize_operators, import_openvino, to_openvino
+from kdas_edge.models.architecture import FullSize
 from kdas_edge.models.checkpoints import BEST
 from kdas_edge.models.zoo import build
 from kdas_edge.quantize.mixed import MixedNetwork, fewest
@@ -36,7 +37,7 @@ def int8(student: TinyStudent) -> nn.Module:
 
 @pytest.fixture
 def mixed(student: TinyStudent, int8: nn.Module) -> MixedNetwork:
-    return MixedNetwork(int8, SIZE, student.network.state_dict())
+    return MixedNetwork(int8, student.network.state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +52,12 @@ def sabotaged(student: TinyStudent) -> TinyStudent:
         network.cfm.join234.bn.weight[0] /= 1000
         network.cfm.join234.bn.bias[0] /= 1000
         network.cfm.out.conv.weight[:, 0] *= 1000
-    return TinyStudent(network, student.architecture, student.frames)
+    return TinyStudent(network, student.frames)
 
 
 def logits(network: nn.Module, student: TinyStudent) -> Tensor:
     with torch.no_grad():
-        z1, z2 = network(torch.cat(student.inputs(student.frames)))
+        z1, z2 = FullSize(network)(torch.cat(student.inputs(student.frames)))
     return z1 + z2
 
 
@@ -78,7 +79,7 @@ def test_all_layers_in_float_are_the_float_network_and_none_is_the_int8_one(
     student: TinyStudent, int8: nn.Module
 ) -> None:
     before, keys = logits(int8, student), set(int8.state_dict())
-    mixed = MixedNetwork(int8, SIZE, student.network.state_dict())
+    mixed = MixedNetwork(int8, student.network.state_dict())
     assert torch.equal(logits(int8, student), before) and set(int8.state_dict()) == keys
     mixed.set_float(mixed.layers)
     # biases too have lost their correction
@@ -130,11 +131,11 @@ def test_a_layer_in_float_reads_what_no_quantiser_has_touched(
 
 def test_a_transformer_with_smooth_quant_returns_to_float_exactly(student: TinyStudent) -> None:
     torch.manual_seed(0)
-    network, architecture = build(ModelRecipe(backbone="pvt_v2_b0", width=8), SIZE)
-    inputs = TinyStudent(network.eval(), architecture, student.frames).inputs(student.frames)[:2]
+    network = build(ModelRecipe(backbone="pvt_v2_b0", width=8), SIZE)
+    inputs = TinyStudent(network.eval(), student.frames).inputs(student.frames)[:2]
     recipe = PtqRecipe(model_type="transformer", smooth_quant=0.5)
     int8 = post_training_quantize(network, inputs, recipe)
-    mixed = MixedNetwork(int8, SIZE, network.state_dict())
+    mixed = MixedNetwork(int8, network.state_dict())
     assert {"backbone.stages_0.blocks.0.attn.q", "backbone.stages_0.blocks.0.mlp.fc1"} <= set(
         mixed.layers
     )
@@ -157,7 +158,7 @@ def test_without_the_float_weights_biases_stay_as_they_were_trained(
     student: TinyStudent, int8: nn.Module
 ) -> None:
     biases = {k: v.clone() for k, v in int8.state_dict().items() if k.endswith("bias")}
-    mixed = MixedNetwork(int8, SIZE, None)
+    mixed = MixedNetwork(int8, None)
     mixed.set_float(mixed.layers)
     state = int8.state_dict()
     assert all(torch.equal(state[key], value) for key, value in biases.items())
@@ -167,7 +168,7 @@ def test_without_the_float_weights_biases_stay_as_they_were_trained(
 def halfway(student: TinyStudent, mixed: MixedNetwork, tmp_path: Path) -> Iterator[Path]:
     """A run folder with a network of which every third layer is in float."""
     mixed.set_float(mixed.layers[::3])
-    save_quantized(tmp_path / BEST, mixed.network, student.architecture)
+    save_quantized(tmp_path / BEST, mixed.network)
     save_config(tmp_path / CONFIG, mixed.network)
     yield tmp_path
 
@@ -175,18 +176,18 @@ def halfway(student: TinyStudent, mixed: MixedNetwork, tmp_path: Path) -> Iterat
 def test_a_mixed_network_survives_the_disk(
     student: TinyStudent, mixed: MixedNetwork, halfway: Path
 ) -> None:
-    restored, _ = load_quantized(halfway)
+    restored = load_quantized(halfway)
     assert torch.equal(logits(restored, student), logits(mixed.network, student))
     # the places in the header win, so that checkpoint and configuration cannot part
     (halfway / CONFIG).write_text("{}")
-    again, _ = load_quantized(halfway)
+    again = load_quantized(halfway)
     assert torch.equal(logits(again, student), logits(mixed.network, student))
 
 
 def test_a_mixed_network_exports_to_openvino_and_onnx_and_agrees(
     student: TinyStudent, mixed: MixedNetwork, halfway: Path
 ) -> None:
-    restored, _ = load_quantized(halfway)
+    restored = load_quantized(halfway)
     model = to_openvino(restored, SIZE)
     partly = quantiser_count(restored)
     mixed.set_float(())
@@ -227,9 +228,9 @@ def test_the_layer_that_int8_hurts_is_ranked_first(
         logits(sabotaged.network, student), logits(student.network, student), atol=0.05, rtol=1e-3
     )
     int8 = post_training_quantize(sabotaged.network, sabotaged.inputs(sabotaged.frames)[:4], RECIPE)
-    mixed = MixedNetwork(int8, SIZE, sabotaged.network.state_dict())
+    mixed = MixedNetwork(int8, sabotaged.network.state_dict())
     data = spread_images(resident(sabotaged), 4)
-    ranking = rank_layers(mixed, sabotaged.architecture, data, "ptq")
+    ranking = rank_layers(mixed, data, "ptq")
     assert ranking.layers[0] == HURT
     assert set(ranking.layers) == set(mixed.layers)
     first, second = ranking.effects[:2]

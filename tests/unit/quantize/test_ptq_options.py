@@ -146,9 +146,8 @@ def test_ignored_layers_keep_no_quantiser_and_others_do(
 ) -> None:
     ignored = ["backbone.blocks.3.0.conv_dw", "head1", "cim"]
     network = quantised(student, ignored=ignored)
-    size = student.architecture.size
-    left = set(MixedNetwork(network, size).layers)
-    before = set(MixedNetwork(base, size).layers)
+    left = set(MixedNetwork(network).layers)
+    before = set(MixedNetwork(base).layers)
     gone = before - left
     assert {"backbone.blocks.3.0.conv_dw", "head1", "cim.squeeze", "cim.mul"} <= gone
     # the call of this name that belongs to another block is still quantised

@@ -230,7 +230,8 @@ def test_a_model_that_the_runtime_cannot_read_is_one_line(tmp_path, target, name
 def test_the_torch_target_gives_the_sigmoid_of_the_summed_outputs(tmp_path):
     torch = pytest.importorskip("torch")
     checkpoints = pytest.importorskip("kdas_edge.models.checkpoints")
-    from kdas_edge.models.zoo import Architecture, from_architecture
+    from kdas_edge.models.architecture import Architecture, FullSize
+    from kdas_edge.models.zoo import from_architecture
 
     architecture = Architecture("mobilenetv2_100", width=16, size=64)
     torch.manual_seed(0)
@@ -250,7 +251,7 @@ def test_the_torch_target_gives_the_sigmoid_of_the_summed_outputs(tmp_path):
     x = preprocess(FRAME, bundle.manifest)
     output = backend.infer(x)
     with torch.no_grad():
-        z1, z2 = network(torch.from_numpy(x))
+        z1, z2 = FullSize(network)(torch.from_numpy(x))
         expected = torch.sigmoid(z1 + z2).numpy()
     assert output.shape == (1, 2, 64, 64)
     np.testing.assert_allclose(output[:, 1:], expected, atol=1e-6)
