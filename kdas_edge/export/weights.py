@@ -9,7 +9,7 @@ where it is stored in few bits.
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _OFF_GRID = 0.02
 
 _Array = NDArray[Any]
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ INT8 = Grid(np.int8, 127)
 HALF = Grid(np.float16, 1)
 
 
-def round_weights(network: nn.Module, grid: Grid) -> nn.Module:
+def round_weights(network: _Network, grid: Grid) -> _Network:
     """Copy a float network with the weights of its convolutions and linear layers on grids.
 
     Args:

@@ -32,7 +32,7 @@ def flipped_outputs(network: nn.Module, x: Tensor, count: int) -> list[tuple[Ten
     return outputs
 
 
-def with_tta(network: nn.Module, count: int) -> nn.Module:
+def with_tta(network: SegmentationNetwork, count: int) -> SegmentationNetwork:
     """Return a network whose outputs are the means over flips, for inference.
 
     Args:
@@ -43,12 +43,10 @@ def with_tta(network: nn.Module, count: int) -> nn.Module:
 
 
 class _MeanOverFlips(SegmentationNetwork):
-    def __init__(self, network: nn.Module, count: int) -> None:
+    def __init__(self, network: SegmentationNetwork, count: int) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.architecture = network, network.architecture
         self._count = count
-        if isinstance(network, SegmentationNetwork):
-            self.architecture = network.architecture
 
     def extra_repr(self) -> str:
         return f"flips={self._count}"

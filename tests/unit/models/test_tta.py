@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdas_edge.models.architecture import Architecture, SegmentationNetwork
 from kdas_edge.models.tta import flipped_outputs, with_tta
 
 
-class Shifted(nn.Module):
-    """Moves the image a pixel to the right and down: no mirror image of it is answered alike."""
+class Shifted(SegmentationNetwork):
+    """Moves the image a pixel to the right and down: no flip of it has the same outputs."""
+
+    architecture = Architecture("none")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         moved = x.roll((1, 1), (2, 3))
