@@ -8,6 +8,7 @@ The 0.5 contour hardly moves (sigmoid is monotonic and nearly linear there).
 import functools
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from kdas_edge.bench.ahead import load_ahead
 from kdas_edge.bench.results import PROTOCOLS, Protocol
 from kdas_edge.bench.scores import ImageScore, SetScores
+from kdas_edge.data.duplicates import pixel_digest
 from kdas_edge.data.layout import ImageSet, Pair, list_images, read_mask, read_pair
+from kdas_edge.data.lineage import Lineage
 from kdas_edge.errors import UserError
 from kdas_edge.metrics import deploy, paper
 from kdas_edge.metrics.geometry import MaskGeometry
@@ -43,6 +46,7 @@ def evaluate(
     limit: int | None = None,
     advance: Callable[[], None] | None = None,
     on_map: Callable[[Pair, NDArray[Any]], None] | None = None,
+    lineage: Lineage | None = None,
 ) -> dict[Protocol, SetScores]:
     """Score one predictor on a set; every image is decoded and predicted once for all protocols.
 
@@ -54,6 +58,7 @@ def evaluate(
         limit: only the first so many images.
         advance: called after each image, for a progress bar.
         on_map: called with each pair and its probability map at the mask's size.
+        lineage: what the model was trained on, to mark those images.
 
     Returns:
         One `SetScores` per protocol.
@@ -61,8 +66,9 @@ def evaluate(
     Raises:
         UserError: an unreadable file, or no image that a protocol can score.
     """
+    lineages = {"": lineage} if lineage is not None else {}
     result = evaluate_many(
-        {"": predict}, image_set, protocols, {"": threshold}, limit, advance, on_map=on_map
+        {"": predict}, image_set, protocols, {"": threshold}, limit, advance, on_map, lineages
     )[""]
     if isinstance(result, Exception):
         raise result
@@ -77,11 +83,15 @@ def evaluate_many(
     limit: int | None = None,
     advance: Callable[[], None] | None = None,
     on_map: Callable[[Pair, NDArray[Any]], None] | None = None,
+    lineages: Mapping[Key, Lineage] | None = None,
 ) -> dict[Key, dict[Protocol, SetScores] | Exception]:
     """Score several predictors on one set with one decoding of each image.
 
     The images are the outer loop, so that memory does not grow with the set, and the next one is
     read while the models are busy.
+
+    The arguments are those of `evaluate`, with one predictor, threshold (0.5 without) and lineage
+    per key.
 
     Returns:
         Per predictor the scores of `evaluate`, or the exception with which it failed; the others
@@ -89,15 +99,16 @@ def evaluate_many(
     """
     tallies = {key: _Tally(image_set.name, protocols) for key in predictors}
     failures: dict[Key, Exception] = {}
+    recorded = any((lineages or {}).values())
 
-    def load(pair: Pair) -> tuple[NDArray[np.uint8], _Mask]:
+    def load(pair: Pair) -> tuple[NDArray[np.uint8], _Mask, str]:
         frame, pixels = read_pair(pair)
         mask = _Mask(pixels)
         if "paper" in protocols and mask.fraction:
             mask.geometry.prepare()
-        return frame, mask
+        return frame, mask, pixel_digest(frame) if recorded else ""
 
-    for pair, (frame, mask) in load_ahead(image_set.pairs[:limit], load):
+    for pair, (frame, mask, digest) in load_ahead(image_set.pairs[:limit], load):
         for key, predict in predictors.items():
             if key in failures:
                 continue
@@ -106,7 +117,9 @@ def evaluate_many(
             except Exception as error:  # a runtime's failure must not end the other rows
                 failures[key] = error
                 continue
-            tallies[key].add(pair.name, probability, mask, (thresholds or {}).get(key, 0.5))
+            known = _Known.of((lineages or {}).get(key), digest)
+            threshold = (thresholds or {}).get(key, 0.5)
+            tallies[key].add(pair.name, probability, mask, threshold, known)
             if on_map is not None:
                 on_map(pair, probability)
         if advance is not None:
@@ -172,6 +185,22 @@ def data_fingerprint(image_set: ImageSet, limit: int | None = None) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What a model's lineage says of one image; see `ImageScore`."""
+
+    trained_on: bool | None = None
+    near_duplicate: bool = False
+
+    @classmethod
+    def of(cls, lineage: Lineage | None, digest: str) -> "_Known":
+        """Look up a `pixel_digest`; nothing is known without a lineage."""
+        if not lineage:
+            return cls()
+        near = any(part.salted(digest) in part.near_duplicates for part in lineage.parts)
+        return cls(lineage.side(digest) == "train", near)
+
+
 class _Mask:
     """A mask, and what all predictors that are scored on it share."""
 
@@ -193,15 +222,25 @@ class _Tally:
         self.curves: list[NDArray[np.float64]] = []
         self.polyp_free = 0
 
-    def add(self, name: str, probability: NDArray[Any], mask: _Mask, threshold: float) -> None:
+    def add(
+        self,
+        name: str,
+        probability: NDArray[Any],
+        mask: _Mask,
+        threshold: float,
+        known: _Known = _Known(),
+    ) -> None:
+        def scored(values: dict[str, float | None]) -> ImageScore:
+            return ImageScore(name, values, mask.fraction, known.trained_on, known.near_duplicate)
+
         if "deploy" in self.rows:
             values = deploy.score(probability, mask.pixels, threshold)
-            self.rows["deploy"].append(ImageScore(name, values, mask.fraction))
+            self.rows["deploy"].append(scored(values))
         if not mask.fraction:
             self.polyp_free += 1
         elif "paper" in self.rows:
             result = paper.measure(probability, mask.pixels, mask.geometry)
-            self.rows["paper"].append(ImageScore(name, dict(result.values), mask.fraction))
+            self.rows["paper"].append(scored(dict(result.values)))
             self.curves.append(result.e_curve)
 
     def scores(self) -> dict[Protocol, SetScores]:

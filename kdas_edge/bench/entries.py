@@ -47,6 +47,7 @@ def accuracy_entry(
         for name, found in (references or {}).items()
         if found is not None and found is not scores
     }
+    known = _is_known(scores)
     return AccuracyEntry(
         model=key.model,
         precision=key.precision,
@@ -64,6 +65,8 @@ def accuracy_entry(
         difference_to_teacher=_difference(scores, compared.get("teacher")),
         difference_to_fp32=_difference(scores, compared.get("fp32")),
         data_sha256=data_sha256,
+        trained_on=sum(row.trained_on or False for row in scores.rows) if known else None,
+        near_duplicates=sum(row.near_duplicate for row in scores.rows) if known else None,
     )
 
 
@@ -79,6 +82,7 @@ def images(scores: SetScores) -> ImageScores:
         names=[row.name for row in scores.rows],
         polyp_fractions=[round(row.fraction, 6) for row in scores.rows],
         metrics={metric: column(metric) for metric in names},
+        trained_on=[bool(row.trained_on) for row in scores.rows] if _is_known(scores) else None,
     )
 
 
@@ -125,6 +129,11 @@ def worst(scores: SetScores, count: int = _WORST) -> list[WorstImage]:
         WorstImage(name=row.name, score=value, polyp_fraction=round(row.fraction, 6), size=row.size)
         for value, row in order[:count]
     ]
+
+
+def _is_known(scores: SetScores) -> bool:
+    """Is it recorded which of these images the model was trained on?"""
+    return any(row.trained_on is not None for row in scores.rows)
 
 
 def _difference(scores: SetScores, other: SetScores | None) -> Difference | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kdas_edge import environment
 from kdas_edge.bench.accuracy import data_fingerprint, evaluate, evaluate_maps
 from kdas_edge.bench.entries import accuracy_entry
-from kdas_edge.bench.models import describe, is_checkpoint, precisions, predictor
+from kdas_edge.bench.models import describe, is_checkpoint, lineage_of, precisions, predictor
 from kdas_edge.bench.results import (
     PROTOCOLS,
     AccuracyEntry,
@@ -84,6 +84,7 @@ def evaluate_model(
                         limit,
                         advance,
                         write,
+                        lineage_of(bundle),
                     )
                 except (KdasEdgeError, OSError):
                     raise

@@ -63,6 +63,8 @@ def accuracy_records(results: BenchResult, name: str) -> list[AccuracyRecord]:
                 **entry.set_metrics,
             },
             intervals={metric: (value.low, value.high) for metric, value in entry.metrics.items()},
+            trained_on=entry.trained_on,
+            near_duplicates=entry.near_duplicates,
         )
         for entry in results.accuracy
         if entry.model == name

@@ -203,6 +203,7 @@ class AccuracyEntry(Record):
             teacher's fp32, or minus the same model's fp32, in the same runtime.
         data_sha256: of the images and masks; see `accuracy.data_fingerprint`.
         trained_on: how many of the images the model was trained on; None where that is not known.
+        near_duplicates: how many look like an image that it was trained on.
         machine: label of the file, in joined results.
     """
 
@@ -224,6 +225,7 @@ class AccuracyEntry(Record):
     difference_to_fp32: Difference | None = None
     data_sha256: str | None = None
     trained_on: int | None = None
+    near_duplicates: int | None = None
 
     @property
     def key(self) -> AccuracyKey:

@@ -18,11 +18,15 @@ class ImageScore:
         name: of the image.
         metrics: name to value.
         fraction: share of the frame that is polyp, 0…1.
+        trained_on: the model was trained on this very image; None where that is not known.
+        near_duplicate: it looks like an image that the model was trained on.
     """
 
     name: str
     metrics: dict[str, float | None]
     fraction: float
+    trained_on: bool | None = None
+    near_duplicate: bool = False
 
     @property
     def size(self) -> str:

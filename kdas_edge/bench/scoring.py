@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kdas_edge.bench.accuracy import evaluate_many
 from kdas_edge.bench.candidates import Candidate, Settings, load
 from kdas_edge.bench.entries import References, accuracy_entry
-from kdas_edge.bench.models import predictor
+from kdas_edge.bench.models import lineage_of, predictor
 from kdas_edge.bench.results import AccuracyEntry, AccuracyKey, Protocol
 from kdas_edge.bench.scores import SetScores
 from kdas_edge.console import progress
@@ -34,10 +34,17 @@ def score(
         if one.backend is not None
     }
     thresholds = {key: one.bundle.manifest.threshold for key, one in pending.items()}
+    lineages = {key: lineage_of(one.bundle) for key, one in pending.items()}
     with progress(total, f"accuracy on {group[0].target}") as advance:
         for name, image_set in sets.items():
             results = evaluate_many(
-                predictors, image_set, settings.protocols, thresholds, settings.limit, advance
+                predictors,
+                image_set,
+                settings.protocols,
+                thresholds,
+                settings.limit,
+                advance,
+                lineages=lineages,
             )
             for key, result in results.items():
                 if isinstance(result, Exception):

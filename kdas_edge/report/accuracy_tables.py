@@ -1,6 +1,6 @@
 """Accuracy by protocol, and by size of polyp: of `kdas-edge eval`, and of a benchmark's page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kdas_edge.bench.results import AccuracyEntry, Protocol, SizeGroup
@@ -73,14 +73,21 @@ def accuracy_table(
     below = []
     if protocol == "deploy" and not any(e.frames and e.frames.polyp_free_frames for e in chosen):
         below.append("no polyp-free frames: false alarms unknown")
-    below += [
-        f"{TRAINED_ON}: the model was trained on {entry.trained_on} of the {entry.images} images "
-        f"of {entry.dataset}"
-        for entry in chosen
-        if entry.trained_on
-    ]
+    below += known_images(chosen)
     heading = f"{title}, {TITLES[protocol]}" if title else TITLES[protocol]
     return build(heading, columns, chosen, "; ".join(dict.fromkeys(below)))
+
+
+def known_images(entries: Iterable[AccuracyEntry]) -> list[str]:
+    """One line for each data set of which a model knows images, or some that look like them."""
+    lines = []
+    for entry in entries:
+        of = f"of the {entry.images} images of {entry.dataset}"
+        if entry.trained_on:
+            lines.append(f"{TRAINED_ON} {entry.model} was trained on {entry.trained_on} {of}")
+        if entry.near_duplicates:
+            lines.append(f"{entry.near_duplicates} {of} look like one it was trained on")
+    return list(dict.fromkeys(lines))
 
 
 def size_table(entries: Sequence[AccuracyEntry], title: str = "") -> Table | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kdas_edge.bench.results import BenchResult, Row, SettingsRecord, Unavailable
+from kdas_edge.report.accuracy_tables import known_images
 
 
 def failures(results: BenchResult) -> list[str]:
@@ -29,6 +30,7 @@ def notes(results: BenchResult) -> list[str]:
         for row in rows
         if row.refused
     ]
+    lines += known_images(e for e in results.accuracy if e.protocol == "deploy")
     lines += unavailable(results)
     lines += [
         f"throughput: FAILED {entry.model} {entry.precision} on {entry.place}: "

@@ -39,8 +39,8 @@ def results_table(results: BenchResult) -> Table:
         columns.append((Column("status", rank=1), _status))
     table = build(_title(results), columns, results.rows)
     failed = frozenset(i for i, row in enumerate(results.rows) if row.status != "ok")
+    below = f"{TRAINED_ON} on images that the model was trained on: no measure of its accuracy"
     seen = any(entry.trained_on for entry in results.accuracy)
-    below = f"{TRAINED_ON}: on images that the model was trained on, no measure of accuracy"
     return Table(table.title, table.columns, table.rows, failed, below if seen else "")
 
 

@@ -6,7 +6,11 @@ import cv2
 import numpy as np
 import pytest
 from run_verb import only_line, run_verb
-from tiny_bundle import make_tiny_bundle, scene
+from tiny_bundle import make_tiny_bundle, rewrite_manifest, scene
+
+from kdas_edge.data.duplicates import pixel_digest
+from kdas_edge.data.lineage import Lineage, extend
+from kdas_edge.image_files import read_image
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +129,65 @@ def test_every_image_is_a_line_of_the_csv(bundle, data, tmp_path, capsys):
     for protocol, metric in (("deploy", "Dice"), ("paper", "wFmeasure")):
         metrics = entries["discs", protocol]["per_image"]["metrics"]
         assert float(first[f"{protocol}.{metric}"]) == metrics[metric][0]
+
+
+def test_images_that_the_model_was_trained_on_are_marked_wherever_a_number_is_shown(
+    bundle, data, tmp_path, capsys
+):
+    images = data / "TestDataset" / "discs" / "images"
+    digest, other = (pixel_digest(read_image(images / f"{i}.png")) for i in (2, 1))
+    split = extend(Lineage(), {digest: "train"}, near_duplicates=[other]).as_json()
+    copy = shutil.copytree(bundle, tmp_path / "tiny")
+    rewrite_manifest(copy, lambda values: values["provenance"].update(split=split))
+    result, table = tmp_path / "result.json", tmp_path / "images.csv"
+    done = run_verb(capsys, "eval", copy, "--data", data, "--json", result, "--csv", table)
+    assert done.code == 0, done.err
+    shown = " ".join(done.out.split())
+    assert "tiny was trained on 1 of the 3 images of discs" in shown and "†" in done.out
+    assert "1 of the 3 images of discs look like one it was trained on" in shown
+    entries = {e["dataset"]: e for e in json.loads(result.read_text())["accuracy"]}
+    assert entries["discs"]["trained_on"] == 1 and entries["more"]["trained_on"] == 0
+    with table.open(newline="") as file:
+        lines = {(line["dataset"], line["image"]): line for line in csv.DictReader(file)}
+    assert lines["discs", "2"]["trained_on"] == "True"
+    assert lines["discs", "1"]["trained_on"] == "False"
+
+
+def test_a_set_without_a_polyp_is_scored_as_polyp_free_frames(bundle, tmp_path, capsys):
+    for part in ("images", "masks"):
+        (tmp_path / "healthy" / part).mkdir(parents=True)
+    for index in range(3):
+        image = scene(96, 128, seed=index, polyp=index == 2)
+        cv2.imwrite(str(tmp_path / f"healthy/images/{index}.png"), image[..., ::-1])
+        mask = np.zeros((96, 128), np.uint8)
+        cv2.imwrite(str(tmp_path / f"healthy/masks/{index}.png"), mask)
+    result = tmp_path / "result.json"
+    done = run_verb(
+        capsys, "eval", bundle, "--data", tmp_path / "healthy", "--protocol", "deploy",
+        "--json", result,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (entry,) = json.loads(result.read_text())["accuracy"]
+    # the third frame shows what the network looks for, so that it is marked
+    assert entry["frames"]["false_positive_frames"]["mean"] == pytest.approx(1 / 3)
+    assert "Dice" not in entry["metrics"]
+    assert "1.000" not in done.out.split("pixel specificity")[0] and "1 of 3" in done.out
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_text_in_the_csv(bundle, data, tmp_path, capsys):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for index in range(3):
+        mask = data / f"TestDataset/discs/masks/{index}.png"
+        (maps / mask.name).write_bytes(mask.read_bytes())
+    named = shutil.copytree(data / "TestDataset" / "discs", tmp_path / "@discs")
+    table = tmp_path / "images.csv"
+    done = run_verb(capsys, "eval", "--maps", maps, "--data", named, "--csv", table)
+    assert done.code == 0, done.err
+    with table.open(newline="") as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    assert "'@discs" in cells
 
 
 def test_the_table_by_size_and_the_counted_frames_are_shown(bundle, data, capsys):

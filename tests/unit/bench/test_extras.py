@@ -1,5 +1,6 @@
 """What is measured beside the latencies fails alone: every row keeps its other numbers."""
 
+import numpy as np
 import pytest
 from tiny_bundle import make_tiny_bundle
 
@@ -11,8 +12,12 @@ from kdas_edge.bench.extras import (
     measure_throughputs,
     run_sustained,
 )
+from kdas_edge.bench.models import predictor
 from kdas_edge.bench.results import Energy, Sustained, Unavailable
+from kdas_edge.bench.timing import measure_latencies
+from kdas_edge.bench.verified import check_golden_vectors
 from kdas_edge.bundle.reader import open_bundle
+from kdas_edge.errors import KdasEdgeError
 from kdas_edge.runtime.targets import parse_target
 
 
@@ -74,3 +79,29 @@ def test_rows_that_failed_are_neither_started_nor_counted(rows):
     measure_startups(absent)
     assert absent[0].row.startup is None
     assert measure_throughputs(absent, {}, Settings()) == []
+
+
+def test_a_network_that_computes_nan_fails_and_the_others_go_on(rows):
+    rows[0].backend.infer = lambda x: np.full((1, 2, 64, 64), np.nan, np.float32)
+    measure_latencies(rows, {}, Settings(iterations=3, warmup=1, end_to_end=False))
+    assert rows[0].failed and "NaN" in rows[0].row.reason
+    assert rows[1].row.latency is not None and not rows[1].failed
+    with pytest.raises(KdasEdgeError, match="NaN"):
+        predictor(rows[0].bundle, rows[0].backend)(np.zeros((48, 64, 3), np.uint8))
+
+
+def test_a_bundle_that_verify_refuses_is_marked_and_keeps_its_numbers(tmp_path):
+    path = make_tiny_bundle(
+        tmp_path / "wrong", presets=("core",), expected=lambda *_: np.zeros((64, 64), np.float32)
+    )
+    target = parse_target("openvino:CPU:threads=1")
+    wrong, right = (
+        Candidate.of("m", "student", "int8", target, open_bundle(one))
+        for one in (path, make_tiny_bundle(tmp_path / "right", presets=("core",)))
+    )
+    load([wrong, right])
+    check_golden_vectors([wrong, right])
+    wrong.close()
+    right.close()
+    assert wrong.row.refused is not None and "% of pixels differ" in wrong.row.refused
+    assert not wrong.failed and right.row.refused is None
