@@ -9,6 +9,7 @@ from kdas_edge.bench.peer_pipeline import PeerPipeline
 from kdas_edge.bench.peers import PeerBundle
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.runtime.backends import Backend
+from kdas_edge.runtime.engine import Engine
 from kdas_edge.runtime.segmenter import Result, Segmenter, preprocess
 from kdas_edge.runtime.targets import Target
 
@@ -41,7 +42,7 @@ class CorePipeline:
     def __init__(self, bundle: Bundle, backend: Backend, target: Target, precision: str) -> None:
         self._manifest = bundle.manifest
         self._batch = target.batch
-        self._segmenter = Segmenter(bundle, backend, target, precision, "core")
+        self._segmenter = Segmenter(Engine(bundle, backend, target, precision, "core"))
 
     def prepare(self, frame_rgb: NDArray[np.uint8]) -> NDArray[np.generic]:
         """See `Pipeline.prepare`."""

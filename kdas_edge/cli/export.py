@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from kdas_edge.bundle.manifest import Precision, Preset
-    from kdas_edge.export.rows import Row
+    from kdas_edge.export.export_report import ExportedFile
     from kdas_edge.export.serving.repository import Layout
 
 
@@ -142,8 +142,8 @@ def export(
         return
     from kdas_edge.console import table
     from kdas_edge.data.layout import list_images
+    from kdas_edge.export.export_report import raise_for_failures
     from kdas_edge.export.presets import DEFAULT_PRESETS
-    from kdas_edge.export.rows import raise_for_failures
     from kdas_edge.export.writer import export_bundle
     from kdas_edge.files import check_output_directory, write_json
 
@@ -243,7 +243,7 @@ def _serve_bundle(
     print(f"next: {out}/README.md starts the server, {out}/client.py sends it a frame")
 
 
-def _format_versions(row: "Row") -> str:
+def _format_versions(row: "ExportedFile") -> str:
     """Version of the file format and operator set, e.g. `11, 13`."""
     found = (row.versions.ir_version, row.versions.opset)
     return ", ".join(str(number) for number in found if number is not None)

@@ -21,9 +21,9 @@ from kdas_edge.bundle.manifest import (
 )
 from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.bundle.tolerances import TOLERANCES
+from kdas_edge.export.export_report import ExportedFile, ExportReport
 from kdas_edge.export.onnx import export as to_onnx
 from kdas_edge.export.presets import input_contract
-from kdas_edge.export.rows import ExportReport, Row
 from kdas_edge.export.sources import Sources
 from kdas_edge.files import sha256
 from kdas_edge.models.architecture import Architecture
@@ -102,7 +102,9 @@ def build_manifest(
     )
 
 
-def _model_file(staging: Path, row: Row, normalisation: Normalisation, size: int) -> ModelFile:
+def _model_file(
+    staging: Path, row: ExportedFile, normalisation: Normalisation, size: int
+) -> ModelFile:
     return ModelFile(
         precision=row.precision,
         format=row.format,

@@ -1,4 +1,4 @@
-"""The graph that is deployed: one normalised image in, two probabilities per pixel out."""
+"""The deployed graph: a normalised image in, probabilities of background and polyp out."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""torch → OpenVINO IR, in float and int8, with the preprocessing inside for the `camera` preset."""
+"""Export a torch network to OpenVINO IR, float or int8, with the preprocessing of each preset."""
 
 import contextlib
 import re
@@ -15,7 +15,7 @@ from torch import nn
 
 from kdas_edge.bundle.manifest import Normalisation, Precision
 from kdas_edge.export.graph import DeployGraph
-from kdas_edge.export.presets import CAMERA_INPUT, HOLOSCAN_INPUT, INPUT, OUTPUT
+from kdas_edge.export.presets import CAMERA_INPUT, HOLOSCAN_INPUT, INPUT, OUTPUT, scale_and_shift
 from kdas_edge.quantize.weight_scales import rounded_weights
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def to_openvino(network: nn.Module, size: int) -> "ov.Model":
             example_input=example,
             input=[1, 3, size, size],
         )
-    _name_ends(model, INPUT, "NCHW")
+    _set_names(model, INPUT, "NCHW")
     return model
 
 
@@ -102,8 +102,8 @@ def with_camera_input(core: "ov.Model", normalisation: Normalisation, size: int)
     small = op.round(small, "half_away_from_zero")  # (1, 3, S, S)
     rgb = op.gather(small, op.constant(np.asarray([2, 1, 0], np.int64)), op.constant(np.int64(1)))
     normalised = _normalised(rgb, normalisation, 255.0)
-    model = _behind(core, frame, normalised)
-    _name_ends(model, CAMERA_INPUT, "NHWC")
+    model = _prepend(core, frame, normalised)
+    _set_names(model, CAMERA_INPUT, "NHWC")
     return model
 
 
@@ -123,8 +123,8 @@ def with_holoscan_input(core: "ov.Model", normalisation: Normalisation, size: in
 
     image = op.parameter(ov.PartialShape([1, size, size, 3]), ov.Type.f32, name=HOLOSCAN_INPUT)
     planes = op.transpose(image, op.constant(np.asarray([0, 3, 1, 2], np.int64)))
-    model = _behind(core, image, _normalised(planes, normalisation, 1.0))
-    _name_ends(model, HOLOSCAN_INPUT, "NHWC")
+    model = _prepend(core, image, _normalised(planes, normalisation, 1.0))
+    _set_names(model, HOLOSCAN_INPUT, "NHWC")
     return model
 
 
@@ -132,14 +132,12 @@ def _normalised(rgb: "ov.Node", normalisation: Normalisation, full: float) -> "o
     """`(x / full - mean) / std` on (1, 3, S, S), as one product and one sum."""
     from openvino import opset13 as op
 
-    mean = full * np.asarray(normalisation.mean, np.float64)
-    std = full * np.asarray(normalisation.std, np.float64)
-    scaled = op.multiply(rgb, op.constant((1 / std).astype(np.float32).reshape(1, 3, 1, 1)))
-    return op.add(scaled, op.constant((-mean / std).astype(np.float32).reshape(1, 3, 1, 1)))
+    scale, shift = scale_and_shift(normalisation, full)
+    return op.add(op.multiply(rgb, op.constant(scale)), op.constant(shift))
 
 
-def _behind(core: "ov.Model", source: "ov.Node", prepared: "ov.Node") -> "ov.Model":
-    """A copy of `core` that reads `prepared`, a function of the new input `source`."""
+def _prepend(core: "ov.Model", source: "ov.Node", prepared: "ov.Node") -> "ov.Model":
+    """Copy `core` so that it reads `prepared`, a function of the new input `source`."""
     ov = import_openvino()
     body = core.clone()
     for consumer in body.input(0).get_target_inputs():
@@ -222,12 +220,12 @@ def save_openvino(
 
 
 def fake_quantize_operators(model: "ov.Model") -> int:
-    """Count the FakeQuantize operators, as evidence that int8 is in the model."""
+    """Count the FakeQuantize operators, to check that the model is quantised."""
     return sum(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
 
 
 def import_openvino() -> ModuleType:
-    """Import OpenVINO with the usage telemetry of its converter off: a model stays in the house."""
+    """Import OpenVINO with the usage telemetry of its converter off."""
     import openvino
 
     with contextlib.suppress(ImportError):
@@ -237,7 +235,7 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
-def _name_ends(model: "ov.Model", input_name: str, layout: str) -> None:
+def _set_names(model: "ov.Model", input_name: str, layout: str) -> None:
     """Name input, output and unnamed layers, so that two exports of one network are one file.
 
     The input's layout is written, too: DL Streamer and OpenVINO Model Server otherwise guess. The

@@ -1,4 +1,4 @@
-"""Where a bundle comes from: a float run, a quantised run, or bare checkpoints."""
+"""Load the networks of a bundle: from a float run, a quantised run, or checkpoints."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +108,7 @@ def _add_quantized(sources: Sources, source: Path, float_source: Path) -> None:
 
 
 def _calibration(source: Path) -> dict[str, Any]:
-    """What is said of the calibration: how many frames, which kind of ranges."""
+    """Summary of the calibration: number of frames, kind of ranges."""
     path = source / CALIBRATION
     found = read_json(path) if path.is_file() else {}
     return {
@@ -142,7 +142,7 @@ def _validation(precision: str, dice: float, images: int) -> AccuracyRecord:
 
 
 def _portable(value: Any) -> Any:
-    """Replace paths elsewhere by their last part: a bundle tells nothing of the disk it left."""
+    """Replace absolute paths by their last part, so that a bundle shows no local folder."""
     if isinstance(value, dict):
         return {key: _portable(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Weights of 8 or 16 bits, arithmetic in float: a quarter or half of the size, nothing calibrated.
+"""Store weights in 8 or 16 bits and compute in float: a quarter or half of the size, uncalibrated.
 
 Each output channel of a convolution or linear layer has one scale, its largest weight over 127 (or
 1, where its weights are float16). The torch network is rounded to that grid before the export, so
@@ -32,8 +32,8 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Grid:
-    """What weights are rounded to: numbers of `dtype` times a scale per output channel.
+class WeightGrid:
+    """The values that weights are rounded to: numbers of `dtype` times a scale per output channel.
 
     Attributes:
         dtype: as they are stored.
@@ -55,12 +55,12 @@ class Grid:
         return np.spacing(np.abs(numbers)).astype(np.float64)
 
 
-INT8 = Grid(np.int8, 127)
+INT8 = WeightGrid(np.int8, 127)
 # 11 bits of each weight, relative to itself: no mask moves visibly
-HALF = Grid(np.float16, 1)
+HALF = WeightGrid(np.float16, 1)
 
 
-def round_weights(network: _Network, grid: Grid) -> _Network:
+def round_weights(network: _Network, grid: WeightGrid) -> _Network:
     """Copy a float network with the weights of its convolutions and linear layers on grids.
 
     Args:
@@ -82,7 +82,7 @@ def round_weights(network: _Network, grid: Grid) -> _Network:
     return rounded
 
 
-def on_grid(weights: _Array, grid: Grid, *axes: int) -> tuple[_Array, _Array] | None:
+def on_grid(weights: _Array, grid: WeightGrid, *axes: int) -> tuple[_Array, _Array] | None:
     """Find the numbers of weights that were rounded.
 
     Args:
@@ -102,7 +102,7 @@ def on_grid(weights: _Array, grid: Grid, *axes: int) -> tuple[_Array, _Array] | 
     return numbers, scale.astype(np.float32)
 
 
-def _scale(weights: _Array, grid: Grid, *axes: int) -> _Array:
+def _scale(weights: _Array, grid: WeightGrid, *axes: int) -> _Array:
     """Float64 scale per channel, broadcastable; 1 for a channel of zeros."""
     others = tuple(axis for axis in range(weights.ndim) if axis not in axes)
     largest = np.abs(weights.astype(np.float64)).max(axis=others, keepdims=True)
@@ -110,7 +110,7 @@ def _scale(weights: _Array, grid: Grid, *axes: int) -> _Array:
     return scale
 
 
-def store_in_onnx(core: ModelProto, grid: Grid) -> ModelProto:
+def store_in_onnx(core: ModelProto, grid: WeightGrid) -> ModelProto:
     """Store rounded weights in few bits, cast and multiplied by a scale per output channel.
 
     Not behind a DequantizeLinear: ONNX Runtime never folds that one, computes it anew at every
@@ -171,7 +171,7 @@ def _onnx_channel_axis(node: NodeProto) -> int | None:
     return None
 
 
-def store_in_openvino(core: "ov.Model", grid: Grid) -> "ov.Model":
+def store_in_openvino(core: "ov.Model", grid: WeightGrid) -> "ov.Model":
     """Store rounded weights in few bits, converted and multiplied by a scale per channel.
 
     Args:

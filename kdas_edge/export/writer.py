@@ -1,4 +1,4 @@
-"""The only writer of bundles: networks in, one checked directory out."""
+"""Write a bundle: export the networks, check every file against torch, describe them."""
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,11 +33,11 @@ from kdas_edge.export.agreement import (
 )
 from kdas_edge.export.card import CARD_NAME, model_card
 from kdas_edge.export.contract import THRESHOLD, build_manifest, file_records, normalisation_of
+from kdas_edge.export.export_report import ExportedFile, ExportReport
 from kdas_edge.export.golden import golden_frames, write_golden
 from kdas_edge.export.onnx import export as to_onnx
 from kdas_edge.export.onnx import float16
 from kdas_edge.export.presets import DEFAULT_PRESETS, with_input
-from kdas_edge.export.rows import ExportReport, Row
 from kdas_edge.export.sbom import bill_of_materials
 from kdas_edge.export.sources import Sources, load_sources
 from kdas_edge.export.timing import Int8Speed, time_int8
@@ -107,7 +107,7 @@ def export_bundle(
     """
     check_output_directory(out, overwrite)
     sources = load_sources(float_source, quantized_source)
-    grids: dict[Precision, weights.Grid] = {"int8_weights": weights.INT8}
+    grids: dict[Precision, weights.WeightGrid] = {"int8_weights": weights.INT8}
     if half_weights:
         sources.network = weights.round_weights(sources.network, weights.HALF)
         sources.notes["float_weight_bits"] = 16
@@ -206,10 +206,10 @@ def _expected(
 
 def _plan(
     precisions: Iterable[Precision], presets: Sequence[Preset], without: Collection[str]
-) -> list[Row]:
+) -> list[ExportedFile]:
     """The model files to write, by precision, then format, then preset."""
     rows = [
-        Row(f"{precision}/{preset}.{suffix}", precision, format_, preset)
+        ExportedFile(f"{precision}/{preset}.{suffix}", precision, format_, preset)
         for precision in precisions
         for format_, suffix in _SUFFIXES.items()
         for preset in presets
@@ -226,11 +226,11 @@ def _plan(
 
 def _export(
     staging: Path,
-    rows: Sequence[Row],
+    rows: Sequence[ExportedFile],
     network: nn.Module,
     architecture: Architecture,
-    grid: weights.Grid | None,
-) -> Iterator[Row]:
+    grid: weights.WeightGrid | None,
+) -> Iterator[ExportedFile]:
     """Write the files of one precision; a failure is a row, and the next format is tried."""
     size, normalisation = architecture.size, normalisation_of(architecture)
     cores: dict[Format, Any] = {}
@@ -242,8 +242,8 @@ def _export(
         try:
             if row.format not in cores:
                 cores[row.format] = _core(row.format, row.precision, network, size, grid)
-            room: Any = to_openvino if row.format == "openvino" else to_onnx
-            model = with_input(room, cores[row.format], row.preset, normalisation, size)
+            exporter: Any = to_openvino if row.format == "openvino" else to_onnx
+            model = with_input(exporter, cores[row.format], row.preset, normalisation, size)
             if row.format == "openvino":
                 to_openvino.save_openvino(model, path, metadata, row.precision)
             else:
@@ -265,7 +265,7 @@ def _core(
     precision: Precision,
     network: nn.Module,
     size: int,
-    grid: weights.Grid | None,
+    grid: weights.WeightGrid | None,
 ) -> Any:
     """The `core` graph of a precision; OpenVINO's fp16 is made when it is saved."""
     if format_ == "openvino":
@@ -279,7 +279,7 @@ def _core(
 
 def _judge(
     staging: Path,
-    row: Row,
+    row: ExportedFile,
     architecture: Architecture,
     frames: Sequence[Frame],
     expected: Sequence[Map],
@@ -302,15 +302,15 @@ def _judge(
         row.reason = f"{found.disagreement:.2%} of mask pixels differ ({limit.disagreement:.1%})"
 
 
-def _save_torch(staging: Path, sources: Sources) -> Row:
-    row = Row("torch/model.safetensors", "fp32", "torch", "core")
+def _save_torch(staging: Path, sources: Sources) -> ExportedFile:
+    row = ExportedFile("torch/model.safetensors", "fp32", "torch", "core")
     save_network(staging / row.path, sources.network.state_dict(), sources.architecture)
     row.bytes = (staging / row.path).stat().st_size
     return row
 
 
 def _time_int8(
-    staging: Path, rows: Sequence[Row], architecture: Architecture, frame: Frame
+    staging: Path, rows: Sequence[ExportedFile], architecture: Architecture, frame: Frame
 ) -> list[Int8Speed]:
     """Time the int8 files that are fit for use against fp32 of the same runtime."""
     files = {

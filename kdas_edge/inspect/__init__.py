@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.errors import UserError
-from kdas_edge.inspect.layers import Group, Layer, Profile
+from kdas_edge.inspect.layers import Layer, LayerGroup, Profile
 from kdas_edge.runtime.targets import Target
 
 if TYPE_CHECKING:
     import openvino as ov
 
-__all__ = ["Group", "Layer", "Profile", "profile"]
+__all__ = ["Layer", "LayerGroup", "Profile", "profile"]
 
 
 def profile(

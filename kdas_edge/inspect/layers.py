@@ -86,7 +86,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Group:
+class LayerGroup:
     """All layers of one type.
 
     Attributes:
@@ -132,7 +132,7 @@ class Profile:
             return None
         return sum(x.milliseconds for x in arithmetic if x.precision == "int8") / total
 
-    def by_group(self) -> list[Group]:
+    def by_group(self) -> list[LayerGroup]:
         """Layer types, the longest first."""
         total = self.total_ms
         groups = []
@@ -143,7 +143,7 @@ class Profile:
             for layer in members:
                 kernels[layer.kernel] += layer.milliseconds
             groups.append(
-                Group(
+                LayerGroup(
                     name,
                     sum(layer.calls for layer in members),
                     spent,

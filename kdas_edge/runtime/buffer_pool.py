@@ -1,4 +1,4 @@
-"""Buffers that are filled for every frame and allocated for the first."""
+"""Buffers for preprocessing and masks, reused from frame to frame."""
 
 import threading
 from collections import deque
@@ -17,7 +17,7 @@ _SIZES = 4
 
 
 class Workspace:
-    """The buffers of one frame on its way to its mask; for one thread at a time.
+    """The buffers of one frame; for one thread at a time.
 
     Args:
         height: H of the frames.
@@ -69,9 +69,9 @@ class Workspace:
 
 
 class BufferPool:
-    """BufferPool that nobody uses now, by size of the frame; for any number of threads.
+    """Idle workspaces by size of the frame; for any number of threads.
 
-    As many exist of a size as there were ever frames of it at once.
+    A size has as many workspaces as there were ever frames of it in flight at the same time.
 
     Args:
         manifest: of the model.
@@ -81,6 +81,7 @@ class BufferPool:
         self._manifest = manifest
         self._lock = threading.Lock()
         self._idle: dict[tuple[int, int], deque[Workspace]] = {}
+        self._closed = False
 
     def take(self, height: int, width: int) -> Workspace:
         """A workspace for frames of this size, for the caller alone."""
@@ -91,8 +92,10 @@ class BufferPool:
         return Workspace(height, width, self._manifest)
 
     def give_back(self, workspace: Workspace) -> None:
-        """Let another frame have it."""
+        """Let another frame use it."""
         with self._lock:
+            if self._closed:
+                return
             idle = self._idle.get(workspace.shape)
             if idle is None:
                 if len(self._idle) == _SIZES:
@@ -100,3 +103,9 @@ class BufferPool:
                     self._idle.pop(next(iter(self._idle)))
                 idle = self._idle[workspace.shape] = deque()
             idle.append(workspace)
+
+    def close(self) -> None:
+        """Free the idle workspaces, and from now on those that are given back."""
+        with self._lock:
+            self._closed = True
+            self._idle.clear()

@@ -1,5 +1,6 @@
-"""One loaded model with the steps around it: prepare a frame, infer, make its mask."""
+"""A loaded model with preprocessing and postprocessing: a frame in, a `Result` out."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Prepared:
 
 
 class Engine:
-    """A model on a target; any number of threads may use it at once.
+    """A model loaded on a target; any number of threads may use it at once.
 
     Attributes:
         bundle: the opened bundle.
@@ -62,6 +63,8 @@ class Engine:
         self.preset = preset
         self.name = f"{bundle.name} {precision} {preset} on {target}"
         self._buffers = BufferPool(bundle.manifest)
+        self._in_flight = 0
+        self._change = threading.Condition()
         # a target of one thread leaves the other cores to the host's own work
         self._helper = (target.threads or usable_cpus()) > 1
 
@@ -100,37 +103,66 @@ class Engine:
         Raises:
             TargetError: the runtime cannot run the model any more.
         """
-        x, workspace, prepared = self._prepare(frame, color, region, self._helper)
-        # a workspace is not given back where the runtime failed: it may still read it
-        output = self.backend.infer(x)
-        result = self._result(output, prepared, workspace)
-        self._buffers.give_back(workspace)
-        return result
+        self._enter()
+        try:
+            x, workspace, prepared = self._prepare(frame, color, region, self._helper)
+            # a workspace is not given back where the runtime failed: it may still read it
+            output = self.backend.infer(x)
+            result = self._result(output, prepared, workspace)
+            self._buffers.give_back(workspace)
+            return result
+        finally:
+            self._leave()
 
     def start(
         self, frame: NDArray[np.uint8], color: str, region: Roi | None
     ) -> Callable[[], Result]:
-        """Prepare a frame and begin its inference; what is returned waits for the result.
+        """Prepare a frame and begin its inference; the function returned waits for the result.
+
+        It must be called, or the frame counts as in flight for ever.
 
         Args:
             frame: left as it is until then.
             color: order of its channels.
             region: the part that is looked at.
         """
-        # no helper: the other cores are at work on the frame before
-        x, workspace, prepared = self._prepare(frame, color, region, helper=False)
-        wait = self.backend.start(x)
+        self._enter()
+        try:
+            # no helper: the other cores are at work on the frame before
+            x, workspace, prepared = self._prepare(frame, color, region, helper=False)
+            wait = self.backend.start(x)
+        except BaseException:
+            self._leave()
+            raise
 
         def finish() -> Result:
-            result = self._result(wait(), prepared, workspace)
-            self._buffers.give_back(workspace)
-            return result
+            try:
+                result = self._result(wait(), prepared, workspace)
+                self._buffers.give_back(workspace)
+                return result
+            finally:
+                self._leave()
 
         return finish
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model and, once its last frame is done, the buffers."""
         self.backend.close()
+        self._buffers.close()
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait until no frame is in flight; False if one still is after so many seconds."""
+        with self._change:
+            return self._change.wait_for(lambda: self._in_flight == 0, seconds)
+
+    def _enter(self) -> None:
+        with self._change:
+            self._in_flight += 1
+
+    def _leave(self) -> None:
+        with self._change:
+            self._in_flight -= 1
+            self._change.notify_all()
 
     def _prepare(
         self, frame: NDArray[np.uint8], color: str, region: Roi | None, helper: bool
@@ -152,7 +184,7 @@ class Engine:
     ) -> Result:
         inferred = time.perf_counter()
         probability, threshold = output[0, 1], self.bundle.manifest.threshold
-        # a maximum is NaN where any value is; every comparison with NaN would say "no polyp"
+        # the maximum is NaN where any value is; a comparison with NaN would give an empty mask
         if not np.isfinite(probability.max()):
             error = ArithmeticError("its output holds values that are no numbers")
             raise inference_failed(self.target, self.target.runtime, error)
@@ -192,5 +224,5 @@ def _choice(
         for other in presets:
             if bundle.model(one, FORMATS[target.runtime], other) is not None:
                 return one, other
-    # there is none; loading says what there is instead
+    # there is none; loading it fails with a message that lists what there is
     return precisions[-1], presets[0]

@@ -10,7 +10,7 @@ from kdas_edge.runtime.result import Result
 
 
 class InferFuture:
-    """A frame under way; ask it for its `result`."""
+    """The result of a frame that is still inferred; `result` waits for it."""
 
     def __init__(
         self, finish: Callable[[], Result], again: Callable[[TargetError], Result]
@@ -38,7 +38,7 @@ class InferFuture:
             return self._result
 
     def __del__(self) -> None:
-        # a device that still reads the frame must not lose it
+        # the device may still read the frame: wait before its memory is freed
         if self._finish is not None:
             with contextlib.suppress(Exception):
                 self._finish()

@@ -10,8 +10,6 @@ resized to the frame bilinearly and then compared with the threshold.
 
 import contextlib
 import threading
-import time
-import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -52,14 +50,30 @@ class Segmenter:
 
     def __init__(
         self,
-        bundle: Bundle,
-        backend: Backend,
-        target: Target,
-        precision: str,
-        preset: str,
-        roi: RoiChoice = None,
+        engine: Engine,
+        field_of_view: FieldOfView | None = None,
+        fallbacks: Sequence[Target] = (),
+        wanted: tuple[str | None, str | None] = (None, None),
+        failures: Sequence[str] = (),
     ) -> None:
-        self._set_up(Engine(bundle, backend, target, precision, preset), FieldOfView(roi))
+        """Use a loaded model; `load` makes one of a bundle.
+
+        Args:
+            engine: the loaded model; closed with the segmenter.
+            field_of_view: the part of the frames that is looked at; all by default.
+            fallbacks: targets that take over when the device fails, in this order.
+            wanted: precision and preset that were asked for, which a fallback gets, too.
+            failures: why targets before the engine's did not work.
+        """
+        self.failures = list(failures)
+        self._engine = engine
+        self._field_of_view = field_of_view or FieldOfView()
+        self._fallbacks = list(fallbacks)
+        self._wanted = wanted
+        self._last_size: tuple[int, int] | None = None
+        self._closed = False
+        # held while models are exchanged; frames do not wait for it
+        self._lock = threading.Lock()
 
     @classmethod
     def load(
@@ -89,31 +103,10 @@ class Segmenter:
             UserError: the bundle is damaged or has no such model, or the device is absent.
         """
         targets = read_targets(target)
-        regions = FieldOfView(roi)
+        field_of_view = FieldOfView(roi)
         opened = open_bundle(or_shipped(None if bundle is None else Path(bundle)))
-        self = cls.__new__(cls)
         engine, rest, failures = first_that_works(opened, targets, precision, preset)
-        self._set_up(engine, regions, rest, precision, preset)
-        self.failures += failures
-        return self
-
-    def _set_up(
-        self,
-        engine: Engine,
-        regions: FieldOfView,
-        fallbacks: Sequence[Target] = (),
-        precision: str | None = None,
-        preset: str | None = None,
-    ) -> None:
-        self.failures: list[str] = []
-        self._engine = engine
-        self._fallbacks = list(fallbacks)
-        self._wishes = precision, preset
-        self._regions = regions
-        self._last_size: tuple[int, int] | None = None
-        self._closed = False
-        # held while models are exchanged; frames do not wait for it
-        self._lock = threading.Lock()
+        return cls(engine, field_of_view, rest, (precision, preset), failures)
 
     @property
     def bundle(self) -> Bundle:
@@ -153,15 +146,15 @@ class Segmenter:
             TargetError: the device failed and there is no other target.
         """
         check_frame(frame_bgr, color)
-        region = self._regions.of(frame_bgr)
+        region = self._field_of_view.of(frame_bgr)
         self._last_size = frame_bgr.shape[0], frame_bgr.shape[1]
         return self._run(frame_bgr, color, region)
 
     def submit(self, frame_bgr: NDArray[np.uint8], color: Color = "bgr") -> "InferFuture":
         """Prepare a frame and begin its inference in the background.
 
-        Two frames under way keep the device busy: submit the next one before asking for the
-        result of this. More only wait longer.
+        Two frames in flight keep the device busy: submit the next one before waiting for the
+        result of this one. More frames only wait longer.
 
         Args:
             frame_bgr: as for `segment`; leave it as it is until the result is there.
@@ -171,7 +164,7 @@ class Segmenter:
             UserError, TargetError: as for `segment`.
         """
         check_frame(frame_bgr, color)
-        region = self._regions.of(frame_bgr)
+        region = self._field_of_view.of(frame_bgr)
         self._last_size = frame_bgr.shape[0], frame_bgr.shape[1]
         while True:
             engine = self._engine
@@ -195,13 +188,13 @@ class Segmenter:
         Args:
             frames: as for `segment`; each is left as it is until its result is out.
             color: as for `segment`.
-            depth: frames under way; the result of one comes when so many have been taken.
+            depth: frames in flight; the first result comes when so many have been taken.
 
         Raises:
             UserError: a frame cannot be segmented; the results before it come first.
         """
         if depth < 1:
-            raise UserError(f"depth {depth}: at least 1 frame is under way; give 1 or 2")
+            raise UserError(f"depth {depth}: at least 1 frame is in flight; give 1 or 2")
         waiting: deque[InferFuture] = deque()
         try:
             for frame in frames:
@@ -216,7 +209,7 @@ class Segmenter:
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            # left early: the device still reads those frames
+            # the caller stopped early, and the device still reads those frames
             for pending in waiting:
                 with contextlib.suppress(UserError):
                     pending.result()
@@ -233,11 +226,11 @@ class Segmenter:
         precision: str | None = None,
         preset: str | None = None,
     ) -> None:
-        """Put another model in the place of this one while frames go on.
+        """Replace the model while frames go on.
 
-        The new one is loaded and warmed up first, at the size of the last frame; until then, and
-        if anything about it is wrong, frames are segmented by the old one. `Result.model` tells
-        which it was.
+        The new one is loaded and warmed up first, at the size of the last frame. Until then, and
+        if anything about it is wrong, frames are segmented by the old one; `Result.model` names
+        the one that was used.
 
         Args:
             bundle: its directory; by default the one in use.
@@ -258,23 +251,19 @@ class Segmenter:
                 if self._closed:
                     raise UserError("the segmenter is closed; load it again")
                 old, self._engine = self._engine, replacement
-                self._fallbacks, self._wishes = rest, (precision, preset)
+                self._fallbacks, self._wanted = rest, (precision, preset)
                 self.failures += failures
         except UserError:
             replacement.close()
             raise
         old.close()
-        # frames under way still use its buffers, which could not be given back before
-        gone = weakref.ref(old)
-        del old
-        latest = time.monotonic() + _LAST_FRAMES
-        while gone() is not None and time.monotonic() < latest:
-            time.sleep(0.005)
+        # the last frames of the old model still use its buffers
+        old.wait_until_idle(_LAST_FRAMES)
         trim_heap()
 
     def forget_region(self) -> None:
         """With `roi="auto"`: look for the picture again, e.g. of another endoscope."""
-        self._regions.forget()
+        self._field_of_view.forget()
 
     def close(self) -> None:
         """Free the model."""
@@ -317,7 +306,7 @@ class Segmenter:
             self.failures.append(str(error))
             try:
                 replacement, rest, failures = first_that_works(
-                    engine.bundle, self._fallbacks, *self._wishes
+                    engine.bundle, self._fallbacks, *self._wanted
                 )
             except UserError as last:
                 raise TargetError(

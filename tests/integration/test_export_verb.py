@@ -25,7 +25,7 @@ from kdas_edge.runtime.inputs import preprocess
 
 def exported(out: Path, run: Path, name: str | None = None) -> Path:
     """A bundle in which every file agrees with torch; it is an error if one does not."""
-    from kdas_edge.export.rows import raise_for_failures
+    from kdas_edge.export.export_report import raise_for_failures
     from kdas_edge.export.writer import export_bundle
 
     report = export_bundle(out, run, name=name)

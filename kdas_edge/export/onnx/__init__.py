@@ -1,1 +1,1 @@
-"""torch to ONNX: the export, its QDQ rewrite, channel scales folded into weights, float16."""
+"""Export to ONNX: conversion, QDQ rewrite, scale folding, constant folding, float16."""

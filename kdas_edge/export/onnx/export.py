@@ -1,6 +1,6 @@
-"""torch → ONNX, in float and as int8 QDQ, in files that ONNX Runtime loads and fuses.
+"""Export a torch network to ONNX, float or int8 (QDQ), so that ONNX Runtime loads and fuses it.
 
-The rewriting of quantisers for ONNX Runtime is in `editor.py`.
+`qdq.py` rewrites the quantisers.
 """
 
 import io
@@ -21,9 +21,10 @@ from torch import nn
 from kdas_edge.bundle.manifest import Normalisation
 from kdas_edge.errors import KdasEdgeError
 from kdas_edge.export.graph import DeployGraph
-from kdas_edge.export.onnx.qdq import OPSET, Editor
-from kdas_edge.export.onnx.scale_folding import move_channel_ranges
-from kdas_edge.export.presets import CAMERA_INPUT, HOLOSCAN_INPUT, INPUT, OUTPUT
+from kdas_edge.export.onnx.constant_folding import fold_constants
+from kdas_edge.export.onnx.qdq import OPSET, GraphEditor
+from kdas_edge.export.onnx.scale_folding import fold_channel_scales
+from kdas_edge.export.presets import CAMERA_INPUT, HOLOSCAN_INPUT, INPUT, OUTPUT, scale_and_shift
 from kdas_edge.quantize.weight_scales import rounded_weights
 
 _Array = NDArray[Any]
@@ -63,14 +64,14 @@ def to_onnx(network: nn.Module, size: int) -> ModelProto:
             output_names=[OUTPUT],
         )
     model = onnx.load_from_string(buffer.getvalue())
-    editor = Editor(model)
+    editor = GraphEditor(model)
     editor.inline_constants()
     editor.rewrite_fake_quantize()
     editor.fold_batch_norm()
     editor.fold_constant_transposes()
-    move_channel_ranges(editor)
+    fold_channel_scales(editor)
     editor.drop_saturated_clips()
-    editor.fold_constants()
+    fold_constants(editor)
     return finish(editor.build())
 
 
@@ -87,7 +88,7 @@ def with_camera_input(core: ModelProto, normalisation: Normalisation, size: int)
     Returns:
         A model that takes (1, H, W, 3) uint8 BGR of any height and width.
     """
-    scale, shift = _scale_and_shift(normalisation, 255.0)
+    scale, shift = scale_and_shift(normalisation, 255.0)
     constants: dict[str, _Array] = {
         "camera/size": np.asarray([1, 3, size, size], np.int64),
         "camera/bgr_to_rgb": np.asarray([2, 1, 0], np.int64),
@@ -113,7 +114,7 @@ def with_camera_input(core: ModelProto, normalisation: Normalisation, size: int)
     frame = helper.make_tensor_value_info(
         CAMERA_INPUT, TensorProto.UINT8, [1, "height", "width", 3]
     )
-    return _behind(core, frame, nodes, constants, "camera/normalised")
+    return _prepend(core, frame, nodes, constants, "camera/normalised")
 
 
 def with_holoscan_input(core: ModelProto, normalisation: Normalisation, size: int) -> ModelProto:
@@ -127,7 +128,7 @@ def with_holoscan_input(core: ModelProto, normalisation: Normalisation, size: in
     Returns:
         A model that takes (1, S, S, 3) float32 RGB of 0…1, all static.
     """
-    scale, shift = _scale_and_shift(normalisation, 1.0)
+    scale, shift = scale_and_shift(normalisation, 1.0)
     nodes = [
         helper.make_node("Transpose", [HOLOSCAN_INPUT], ["holoscan/nchw"], perm=[0, 3, 1, 2]),
         helper.make_node("Mul", ["holoscan/nchw", "holoscan/scale"], ["holoscan/scaled"]),
@@ -135,32 +136,24 @@ def with_holoscan_input(core: ModelProto, normalisation: Normalisation, size: in
     ]
     image = helper.make_tensor_value_info(HOLOSCAN_INPUT, TensorProto.FLOAT, [1, size, size, 3])
     constants = {"holoscan/scale": scale, "holoscan/shift": shift}
-    return _behind(core, image, nodes, constants, "holoscan/normalised")
+    return _prepend(core, image, nodes, constants, "holoscan/normalised")
 
 
-def _scale_and_shift(normalisation: Normalisation, full: float) -> tuple[_Array, _Array]:
-    """`(x / full - mean) / std` as one product and one sum, each (1, 3, 1, 1)."""
-    mean = full * np.asarray(normalisation.mean, np.float64)
-    std = full * np.asarray(normalisation.std, np.float64)
-    scale, shift = (1 / std).reshape(1, 3, 1, 1), (-mean / std).reshape(1, 3, 1, 1)
-    return scale.astype(np.float32), shift.astype(np.float32)
-
-
-def _behind(
+def _prepend(
     core: ModelProto,
     source: ValueInfoProto,
     nodes: Sequence[NodeProto],
     constants: Mapping[str, _Array],
     last: str,
 ) -> ModelProto:
-    """A copy of `core` behind `nodes`, which make its input from `source`.
+    """Copy `core` with `nodes` before it, which compute its input from `source`.
 
     Args:
         core: is not changed.
         source: the new input.
         nodes: the last one gives the value that `core` reads.
         constants: that the nodes read.
-        last: name of the last node; the others are called like their output.
+        last: name of the last node; the others are named like their output.
     """
     for node in nodes:
         node.name = node.output[0] if node.output[0] != INPUT else last
@@ -184,13 +177,13 @@ def save_onnx(model: ModelProto, path: Path, metadata: dict[str, str]) -> None:
 
 
 def quantized_operators(model: ModelProto) -> dict[str, int]:
-    """Count the QuantizeLinear and DequantizeLinear nodes, as evidence that int8 is in the file."""
+    """Count the QuantizeLinear and DequantizeLinear nodes, to check that the file is quantised."""
     counts = Counter(node.op_type for node in model.graph.node)
     return {kind: counts[kind] for kind in ("QuantizeLinear", "DequantizeLinear")}
 
 
 def finish(model: ModelProto) -> ModelProto:
-    """Take out what is no part of the model, and check the rest.
+    """Remove notes, local paths and traced shapes, set the opset, and check the model.
 
     Raises:
         KdasEdgeError: an operator of a foreign domain is left.

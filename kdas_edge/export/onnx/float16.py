@@ -1,7 +1,7 @@
-"""ONNX in float16: half the size, and twice the arithmetic of a GPU; input and output stay float32.
+"""Convert an ONNX graph to float16: half the size; input and output stay float32.
 
 The whole graph becomes float16, not the weights alone: TensorRT, CUDA and DirectML take the
-precision from the file. A runtime without float16 kernels (ONNX Runtime on x86) casts for itself.
+precision from the file. A runtime without float16 kernels (ONNX Runtime on x86) casts to float32.
 """
 
 import numpy as np

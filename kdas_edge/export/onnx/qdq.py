@@ -1,4 +1,4 @@
-"""Rewriting an exported ONNX graph until ONNX Runtime sees its int8 patterns; no value changes.
+"""Rewrite the quantisers of an exported ONNX graph as QDQ pairs that ONNX Runtime runs in int8.
 
 NNCF leaves every quantiser in the exported graph as `org.openvinotoolkit.FakeQuantize`, which only
 OpenVINO knows. Each is exactly one QuantizeLinear/DequantizeLinear pair, so they are rewritten here
@@ -17,10 +17,8 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from kdas_edge.errors import KdasEdgeError
 
@@ -30,8 +28,8 @@ _OPENVINO_DOMAIN = "org.openvinotoolkit"
 _Array = NDArray[Any]
 
 
-class Editor:
-    """A graph as a list of nodes and a table of constants; the passes keep every value."""
+class GraphEditor:
+    """An ONNX graph as a list of nodes and a table of constants; no pass changes a value."""
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model
@@ -45,7 +43,7 @@ class Editor:
         alias: dict[str, str] = {}
         kept = []
         for node in self.nodes:
-            self._rename(node, alias)
+            self.rename(node, alias)
             if node.op_type == "Constant" and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
             elif node.op_type == "Identity" and node.input[0] in self.constants:
@@ -82,8 +80,8 @@ class Editor:
     ) -> list[NodeProto]:
         if levels != 256:
             raise KdasEdgeError(f"a quantiser of {levels} levels has no ONNX form; use 8 bits")
-        scale, zero, axis = _affine(low, high, levels)
-        # always unsigned: the same grid shifted by 128, and the x86 kernels want u8 activations
+        scale, zero, axis = _scale_and_zero_point(low, high, levels)
+        # always unsigned: the same grid shifted by 128, and the x86 kernels need u8 activations
         parameters = [f"{name}/scale", f"{name}/zero_point"]
         self.constants[parameters[0]] = scale.astype(np.float32)
         self.constants[parameters[1]] = zero.clip(0, 255).astype(np.uint8)
@@ -109,7 +107,7 @@ class Editor:
         self, source: str, name: str, low: _Array, high: _Array, levels: int
     ) -> NodeProto:
         values = self.constants[source].astype(np.float64)
-        scale, zero, axis = _affine(low, high, levels)
+        scale, zero, axis = _scale_and_zero_point(low, high, levels)
         shape = [1] * values.ndim
         if axis is not None:
             shape[axis] = -1
@@ -174,7 +172,7 @@ class Editor:
         scale = np.broadcast_to(self.constants[node.input[1]].reshape(-1), (channels,))
         sign = np.sign(factor).astype(np.int16).reshape(-1, *[1] * (grid.ndim - 1))
         scale = scale.astype(np.float64) * np.abs(factor)
-        # a dead channel has factor 0: its weights become 0 and any scale will do
+        # a channel of factor 0 has weights of 0 from here on, and any scale will do
         scale[scale == 0] = 1.0
         self.constants[node.input[0]] = (grid * sign).clip(-128, 127).astype(np.int8)
         self.constants[node.input[1]] = scale.astype(np.float32)
@@ -189,7 +187,7 @@ class Editor:
         alias: dict[str, str] = {}
         kept = []
         for node in self.nodes:
-            self._rename(node, alias)
+            self.rename(node, alias)
             source = producers.get(node.input[0]) if node.op_type == "Transpose" else None
             if (
                 source is None
@@ -218,7 +216,7 @@ class Editor:
         alias: dict[str, str] = {}
         kept = []
         for node in self.nodes:
-            self._rename(node, alias)
+            self.rename(node, alias)
             bounds = self.clip_bounds(node)
             users = consumers.get(node.output[0], [])
             if (
@@ -252,47 +250,6 @@ class Editor:
         level = [np.rint(bound / float(scale)) + float(zero) for bound in (low, high)]
         return bool(level[0] <= 0 and level[1] >= 255)
 
-    def fold_constants(self) -> None:
-        """Compute what depends on constants and static shapes alone.
-
-        TensorFlow's padding, which `tf_*` backbones imitate, is traced as arithmetic on shapes. A
-        padding that has become constant tells the next layer's shape, so it is done until
-        nothing changes.
-        """
-        before = None
-        while before != len(self.nodes):
-            before = len(self.nodes)
-            self._fold_constants_once()
-
-    def _fold_constants_once(self) -> None:
-        shapes = self._static_shapes()
-        kept = []
-        for node in self.nodes:
-            if node.op_type == "Shape" and node.input[0] in shapes and not node.attribute:
-                self.constants[node.output[0]] = np.asarray(shapes[node.input[0]], np.int64)
-            elif (
-                node.op_type not in ("QuantizeLinear", "DequantizeLinear")
-                and node.input
-                and all(name in self.constants for name in node.input if name)
-            ):
-                feeds = {name: self.constants[name] for name in node.input if name}
-                values = _evaluate(node, feeds)
-                self.constants.update(zip(node.output, values, strict=True))
-            else:
-                kept.append(node)
-        self.nodes = kept
-
-    def _static_shapes(self) -> dict[str, tuple[int, ...]]:
-        inferred = onnx.shape_inference.infer_shapes(self.build(), data_prop=True)
-        shapes = {}
-        for value in [*inferred.graph.value_info, *inferred.graph.input]:
-            dims = value.type.tensor_type.shape.dim
-            if value.type.tensor_type.HasField("shape") and all(
-                d.HasField("dim_value") for d in dims
-            ):
-                shapes[value.name] = tuple(d.dim_value for d in dims)
-        return shapes
-
     def build(self) -> ModelProto:
         """Return the model with the edited nodes and the constants still used."""
         graph = self.model.graph
@@ -307,27 +264,15 @@ class Editor:
         return self.model
 
     @staticmethod
-    def _rename(node: NodeProto, alias: dict[str, str]) -> None:
+    def rename(node: NodeProto, alias: dict[str, str]) -> None:
+        """Replace the inputs of a node that have another name in `alias`."""
         for index, name in enumerate(node.input):
             node.input[index] = alias.get(name, name)
 
 
-def _evaluate(node: NodeProto, feeds: dict[str, _Array]) -> list[_Array]:
-    """Run one node on constants, with ONNX's own reference."""
-    graph = helper.make_graph(
-        [node],
-        "constant",
-        [
-            onnx.helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
-            for k, v in feeds.items()
-        ],
-        [onnx.ValueInfoProto(name=name) for name in node.output],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feeds)]
-
-
-def _affine(low: _Array, high: _Array, levels: int) -> tuple[_Array, _Array, int | None]:
+def _scale_and_zero_point(
+    low: _Array, high: _Array, levels: int
+) -> tuple[_Array, _Array, int | None]:
     """Scale and zero point, on the grid 0…levels-1, of a FakeQuantize's range.
 
     Returns:

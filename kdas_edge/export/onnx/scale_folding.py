@@ -1,4 +1,4 @@
-"""Activation ranges per channel, carried by the weights around them: the same integers, exactly.
+"""Fold activation scales per channel into the weights around them; every integer stays the same.
 
 Before a depthwise convolution NNCF gives each channel its own range, for accuracy. ONNX Runtime has
 no int8 convolution on either side of such a range; worse, a convolution that meets it directly is
@@ -9,7 +9,7 @@ fused into one that fails when it runs. But with the scale s_c of channel c and 
 and the factor s / s_c is one more factor of the weights and bias that make channel c, its inverse
 one more of the depthwise weights that read it. Both weights have a scale per output channel, so
 that not one integer changes: what remains is one range per tensor, with the accuracy of one per
-channel. (One exception: a channel that was silent in calibration has a range of some
+channel. (One exception: a channel that was almost zero in calibration has a range of some
 ten-thousandths of the others' and a zero point of its own; behind a ReLU it takes that of the
 others.)
 """
@@ -21,18 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
-from kdas_edge.export.onnx.qdq import Editor
+from kdas_edge.export.onnx.qdq import GraphEditor
 
 # ONNX Runtime stores a bias as int32 in units of activation scale times weight scale
 _LARGEST_BIAS = 2.0**30
-# of the widest range: below it, a channel was silent
-_SILENT = 1e-3
+# of the widest range: below it, a channel was inactive in calibration
+_INACTIVE = 1e-3
 
 _Array = NDArray[Any]
 
 
-def move_channel_ranges(editor: Editor) -> int:
-    """Replace activation ranges per channel by one per tensor where the weights can carry them.
+def fold_channel_scales(editor: GraphEditor) -> int:
+    """Replace activation scales per channel by one per tensor where the weights can absorb them.
 
     Args:
         editor: with quantisers rewritten and batch norms folded; it is changed.
@@ -40,11 +40,11 @@ def move_channel_ranges(editor: Editor) -> int:
     Returns:
         How many quantisers were changed.
     """
-    return sum(_Move(editor).apply(node) for node in list(editor.nodes))
+    return sum(_ScaleFolding(editor).apply(node) for node in list(editor.nodes))
 
 
-class _Move:
-    def __init__(self, editor: Editor) -> None:
+class _ScaleFolding:
+    def __init__(self, editor: GraphEditor) -> None:
         self.editor, self.constants = editor, editor.constants
         self.producers = {name: node for node in editor.nodes for name in node.output}
         self.users: dict[str, list[NodeProto]] = {}
@@ -55,7 +55,7 @@ class _Move:
         self.uses.update(value.name for value in editor.model.graph.output)
 
     def apply(self, quantizer: NodeProto) -> bool:
-        """Change one QuantizeLinear and what stands around it, if that is exact."""
+        """Fold the scales of one QuantizeLinear into its neighbours, if that is exact."""
         if quantizer.op_type != "QuantizeLinear":
             return False
         scale, zero = (self.constants[name] for name in quantizer.input[1:3])
@@ -65,10 +65,10 @@ class _Move:
         clip = self.producers.get(quantizer.input[0])
         bounds = self.editor.clip_bounds(clip) if clip is not None else None
         conv = self.producers.get(clip.input[0]) if clip is not None and bounds else clip
-        if conv is None or not self._may_change(conv) or self.uses[quantizer.input[0]] != 1:
+        if conv is None or not self._is_foldable(conv) or self.uses[quantizer.input[0]] != 1:
             return False
         if bounds is not None and bounds[0] >= 0:
-            zero = _zero_of_the_loud(scale, zero)
+            zero = _common_zero_point(scale, zero)
         shared = bool((zero == zero[0]).all())
         if clip is not None and bounds is not None:
             levels = [np.rint(bound / scale.astype(np.float64)) + zero for bound in bounds]
@@ -89,22 +89,22 @@ class _Move:
         _set_parameters(quantizer, per_tensor)
         for reader in readers:
             depthwise = self.users.get(reader.output[0], [])
-            if shared and depthwise and all(self._carries(node, scale) for node in depthwise):
+            if shared and depthwise and all(self._absorbs(node, scale) for node in depthwise):
                 for node in depthwise:
                     weight = self.producers[node.input[1]]
                     self.editor.scale_weight(weight, 1 / factor)
                 _set_parameters(reader, per_tensor)
         return True
 
-    def _may_change(self, conv: NodeProto) -> bool:
-        """True for a convolution whose weights and result are nobody else's."""
+    def _is_foldable(self, conv: NodeProto) -> bool:
+        """True for a convolution whose weights and result have no other reader."""
         return (
             conv.op_type == "Conv"
             and self.uses[conv.output[0]] == 1
             and self._own_int8_weight(conv) is not None
         )
 
-    def _carries(self, node: NodeProto, scale: _Array) -> bool:
+    def _absorbs(self, node: NodeProto, scale: _Array) -> bool:
         """True for a depthwise convolution that can take one factor per input channel."""
         weight = self._own_int8_weight(node) if node.op_type == "Conv" else None
         group = next((a.i for a in node.attribute if a.name == "group"), 1)
@@ -141,10 +141,11 @@ class _Move:
         conv.input.extend(inputs)
 
 
-def _zero_of_the_loud(scale: _Array, zero: _Array) -> _Array:
-    """Give silent channels the zero point of the others, where those share one."""
-    loud = scale > _SILENT * scale.max()
-    return np.where(loud, zero, zero[loud][0]) if len(set(zero[loud].tolist())) == 1 else zero
+def _common_zero_point(scale: _Array, zero: _Array) -> _Array:
+    """Give inactive channels the zero point of the active ones, where those share one."""
+    active = scale > _INACTIVE * scale.max()
+    points = set(zero[active].tolist())
+    return np.where(active, zero, zero[active][0]) if len(points) == 1 else zero
 
 
 def _dequantizes(node: NodeProto) -> bool:

@@ -161,7 +161,7 @@ def test_a_transformers_linear_layers_are_stored_in_int8_as_well() -> None:
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 def test_weights_are_rounded_per_output_channel_and_found_again_after_a_batch_norm(
-    grid: weights.Grid,
+    grid: weights.WeightGrid,
 ) -> None:
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Linear(4, 6))
@@ -185,7 +185,7 @@ def test_weights_are_rounded_per_output_channel_and_found_again_after_a_batch_no
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
-def test_a_constant_that_lies_on_no_grid_is_left_as_it_is(grid: weights.Grid) -> None:
+def test_a_constant_that_lies_on_no_grid_is_left_as_it_is(grid: weights.WeightGrid) -> None:
     rng = np.random.default_rng(0)
     assert weights.on_grid(rng.normal(size=(8, 30)), grid, 0) is None
     # an empty channel has any scale

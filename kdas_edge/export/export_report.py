@@ -1,4 +1,4 @@
-"""What an export did, file by file."""
+"""The result of an export, file by file."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,8 +12,8 @@ from kdas_edge.export.timing import Int8Speed
 
 
 @dataclass
-class Row:
-    """One exported file and how it fared.
+class ExportedFile:
+    """One exported file and the result of its check.
 
     Attributes:
         path: relative to the bundle.
@@ -48,12 +48,12 @@ class ExportReport:
     """
 
     path: Path
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ExportedFile] = field(default_factory=list)
     changes: dict[Precision, Agreement] = field(default_factory=dict)
     speeds: list[Int8Speed] = field(default_factory=list)
 
     @property
-    def failures(self) -> list[Row]:
+    def failures(self) -> list[ExportedFile]:
         """The rows that are not `ok`."""
         return [row for row in self.rows if row.status != "ok"]
 
