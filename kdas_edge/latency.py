@@ -1,9 +1,9 @@
 """Latency: synchronous, batch 1, one request, candidates interleaved in one process (A B C A B C).
 
-A noisy machine then hurts all candidates alike, and the ratio of two candidates, computed over the
+A busy machine then slows all candidates alike, and the ratio of two candidates, computed over the
 same rounds, is far steadier than either latency. Load time and the first inference, which fills
 caches and allocates memory, are kept apart from the rest. Timing begins when the latencies of all
-candidates have settled, not after a count that somebody guessed.
+candidates have settled, not after a fixed count.
 """
 
 import gc
@@ -262,5 +262,5 @@ def speedup(reference: Latency, candidate: Latency, seed: int = _SEED) -> Ratio:
 
 
 def _round(milliseconds: float) -> float:
-    """To 0.1 µs: the clock knows no more, and the file stays small."""
+    """To 0.1 µs, the resolution of the clock; the file stays small."""
     return round(float(milliseconds), 4)

@@ -1,4 +1,4 @@
-"""Masks drawn over a frame, as contours so that the mucosa stays visible; used by both wings.
+"""Draw masks over a frame, as contours so that the mucosa stays visible.
 
 Colours are given in the order of the image's channels: the palette below is RGB, reverse it for a
 BGR frame.
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Told apart from each other and from mucosa by every eye. Yellow and sky blue are Okabe and Ito's;
+# Distinct from each other and from mucosa, also for colour-blind readers. Yellow and sky blue are Okabe and Ito's;
 # to a person without red cones their green is the colour of pale mucosa: hence the third is white.
 GROUND_TRUTH = (240, 228, 66)
 PREDICTION = (86, 180, 233)

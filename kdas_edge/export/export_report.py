@@ -19,7 +19,7 @@ class ExportedFile:
         path: relative to the bundle.
         status: `ok`, `disagrees` or `failed`.
         agreement: with torch, None for the torch file itself or a failure.
-        versions: of the file's format, as the file itself says.
+        versions: of the file's format, read from the file.
         reason: of a failure, one line.
     """
 

@@ -85,7 +85,7 @@ def time_int8(
         rounds: timed inferences of each file.
 
     Returns:
-        One result per format; a file that cannot be run is told of and left out.
+        One result per format; a file that cannot be run is reported and left out.
     """
     candidates = {}
     for format_, pair in files.items():

@@ -1,4 +1,4 @@
-"""Layers with their times, and the layer types that a reader can compare between precisions.
+"""Executed layers with their times, grouped by layer types that precisions share.
 
 Runtimes fuse operators and rename what is left. A profile lists what is executed: an activation
 that was fused into a convolution takes no time of its own and is not listed.
@@ -16,7 +16,7 @@ ELEMENTWISE = "element-wise, activation"
 QUANTISE = "quantise, convert, reorder"
 OTHER = "other"
 
-# the work that int8 is for; these groups are told apart by precision
+# what int8 speeds up; these groups are split by precision
 ARITHMETIC = (CONVOLUTION, DEPTHWISE, MATMUL)
 
 _OPERATORS = {
@@ -63,7 +63,7 @@ class Layer:
         name: as the runtime calls it.
         operator: the runtime's operator type, e.g. `GroupConvolution` or `QLinearConv`.
         kind: layer type without precision, e.g. `depthwise convolution`.
-        kernel: implementation, e.g. `brgconv_avx512_I8`, where the runtime tells it.
+        kernel: implementation, e.g. `brgconv_avx512_I8`, where the runtime reports it.
         precision: of the arithmetic: `int8`, `f32`, `bf16`, `f16` or another short name.
         milliseconds: median of one inference.
         calls: how many times one inference runs it.

@@ -1,4 +1,4 @@
-"""ONNX Runtime's profiler: it writes a trace file, which is read here and removed."""
+"""Layer times of ONNX Runtime, from the trace file of its profiler, and its optimised graph."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ def profile_onnx(
 ) -> Profile:
     """Run a model with ONNX Runtime's profiler on; see `inspect.profile`."""
     if rounds < 1:
-        raise UserError(f"a profile of {rounds} rounds says nothing; take at least 1")
+        raise UserError(f"a profile of {rounds} rounds is too short; take at least 1")
     feeds = itertools.cycle([x] if isinstance(x, np.ndarray) else x)
     # Weights that a kernel has repacked are missing in the trace, and with them what tells a
     # depthwise convolution. One inference without repacking shows them.

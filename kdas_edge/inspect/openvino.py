@@ -29,7 +29,7 @@ def profile_model(
 ) -> Profile:
     """Run a model with OpenVINO's counters on; see `inspect.profile`."""
     if rounds < _ROUNDS:
-        raise UserError(f"a profile of {rounds} rounds says nothing; take at least {_ROUNDS}")
+        raise UserError(f"a profile of {rounds} rounds is too short; take at least {_ROUNDS}")
     feeds = itertools.cycle([x] if isinstance(x, np.ndarray) else x)
     compiled = compile_model(model, target, profiling=True)
     try:

@@ -1,4 +1,4 @@
-"""Running a bundle on a device. No torch here.
+"""Run a bundle on a device, without PyTorch.
 
 from kdas_edge.runtime import Segmenter
 

@@ -1,4 +1,4 @@
-"""The first of several targets on which a model loads."""
+"""Load a model on the first of several targets that works."""
 
 from collections.abc import Sequence
 

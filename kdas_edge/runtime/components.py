@@ -1,4 +1,4 @@
-"""The separate marked regions of a mask."""
+"""Connected components of a mask."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Why a model does not run on a target: a clear line, and a word or two for a table's cell."""
+"""Errors of a model on a target: a message of one line, and a kind of two words for tables."""
 
 from typing import Literal
 

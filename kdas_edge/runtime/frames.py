@@ -1,4 +1,4 @@
-"""What a frame may be: its channels, its type, and the part of it that is looked at."""
+"""Check frames and regions of interest: channels, type, size."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -37,7 +37,7 @@ def check_frame(frame: object, color: str = "bgr") -> None:
         color: order of the channels.
 
     Raises:
-        UserError: says what was given and how to convert it.
+        UserError: names what was given and how to convert it.
     """
     if color not in _CHANNELS:
         raise UserError(f"color {color!r} is unknown; choose {', '.join(get_args(Color))}")

@@ -1,4 +1,4 @@
-"""A frame whose inference runs in the background."""
+"""The result of an inference that runs in the background."""
 
 import contextlib
 import threading

@@ -1,4 +1,4 @@
-"""From the network's probabilities to the mask of a frame."""
+"""Resize the network's probabilities to a frame and threshold them."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""What is known of a frame when its mask is done."""
+"""The result of one frame: mask, probability, connected components, durations."""
 
 import functools
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from kdas_edge.runtime.masks import probability_at_size
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What the network says about one frame of height H and width W.
+    """The segmentation of one frame of height H and width W.
 
     Attributes:
         mask: (H, W) bool, True where polyp; False outside `region`.

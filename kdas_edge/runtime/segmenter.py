@@ -115,7 +115,7 @@ class Segmenter:
 
     @property
     def backend(self) -> Backend:
-        """The loaded model; `backend.effective` tells what the runtime really does."""
+        """The loaded model; `backend.effective` reports what the runtime does."""
         return self._engine.backend
 
     @property

@@ -3,7 +3,7 @@
 
     python client.py frame.png --model student_camera_int8 --out mask.png
 
-Both servers speak the KServe protocol, version 2, over HTTP, with tensors as bytes behind the JSON
+Both servers use the KServe protocol, version 2, over HTTP, with tensors as bytes behind the JSON
 ("binary tensor data extension"). The file stands alone: Python, NumPy and Pillow are all it needs.
 `manifest.json` beside it gives the normalisation for `core` models and the threshold.
 """
@@ -54,7 +54,7 @@ def prepare(
 def infer(url: str, model: str, x: NDArray[Any], tensor: dict[str, Any], output: str) -> Any:
     """Ask the server; returns the output as an array."""
     content = x.tobytes()
-    wish = {
+    header = {
         "inputs": [
             {
                 "name": tensor["name"],
@@ -65,7 +65,7 @@ def infer(url: str, model: str, x: NDArray[Any], tensor: dict[str, Any], output:
         ],
         "outputs": [{"name": output, "parameters": {"binary_data": True}}],
     }
-    head = json.dumps(wish).encode()
+    head = json.dumps(header).encode()
     request = urllib.request.Request(
         f"{url}/v2/models/{model}/infer",
         data=head + content,
@@ -82,7 +82,7 @@ def infer(url: str, model: str, x: NDArray[Any], tensor: dict[str, Any], output:
 
 
 def metadata(url: str, model: str) -> dict[str, Any]:
-    """What the server says of a model: names, types and shapes of its tensors."""
+    """Read a model's metadata from the server: names, types and shapes of its tensors."""
     with urllib.request.urlopen(f"{url}/v2/models/{model}", timeout=60) as reply:
         found: dict[str, Any] = json.loads(reply.read())
     return found

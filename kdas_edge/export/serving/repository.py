@@ -1,4 +1,4 @@
-"""A bundle as a model repository of an inference server.
+"""Write a bundle as the model repository of an inference server.
 
     repository/
       config.json                (OpenVINO Model Server)
@@ -29,7 +29,7 @@ _CLIENT = "client.py"
 
 
 def is_bundle(source: Path) -> bool:
-    """True for a folder that says it is a bundle; whether it is intact is for `open_bundle`."""
+    """True for a folder with a manifest; `open_bundle` checks whether it is intact."""
     return (source / FILE_NAME).is_file()
 
 
@@ -84,9 +84,9 @@ def write_repository(
                 shutil.copyfile(source, folder / f"model{source.suffix}")
         shutil.copyfile(Path(__file__).with_name(_CLIENT), staging / _CLIENT)
         shutil.copyfile(bundle.path / FILE_NAME, staging / FILE_NAME)
-        room = ovms if layout == "ovms" else triton
-        room.write_configuration(staging, served, bundle.manifest)
-        write_text_atomic(staging / "README.md", room.readme(served, bundle.manifest))
+        server = ovms if layout == "ovms" else triton
+        server.write_configuration(staging, served, bundle.manifest)
+        write_text_atomic(staging / "README.md", server.readme(served, bundle.manifest))
     return served
 
 

@@ -1,4 +1,4 @@
-"""What the READMEs of all repositories have in common."""
+"""Sections that the READMEs of all repositories share."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def client_section(served: Sequence[Served]) -> str:
     """How to send a frame."""
     name = next((e.name for e in served if e.model.preset == "camera"), served[0].name)
     return f"""\
-Send a frame; the client needs Python, NumPy and Pillow and speaks the KServe protocol, version 2,
+Send a frame; the client needs Python, NumPy and Pillow and uses the KServe protocol, version 2,
 over HTTP, which both servers do:
 
     python client.py FRAME.png --model {name} --url http://127.0.0.1:8000 --out mask.png

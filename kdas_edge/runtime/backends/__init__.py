@@ -1,4 +1,4 @@
-"""One file per inference runtime, chosen by target. A runtime is imported when it is asked for.
+"""Inference backends: one file per runtime, imported when a target names it.
 
 A backend never falls back to another device or precision: it runs as the target says, or refuses.
 What the runtime then really did is read back into `effective`.
@@ -26,7 +26,7 @@ class Backend(Protocol):
     """A loaded model on one device. Any number of threads may use it at once.
 
     Attributes:
-        effective: what the runtime says it does: precision, threads, streams, device name …
+        effective: as the runtime reports it: precision, threads, streams, device name …
         load_seconds: time from the file to a model ready to run, without a first inference.
     """
 

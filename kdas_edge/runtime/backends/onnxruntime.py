@@ -1,4 +1,4 @@
-"""ONNX Runtime: one explicit execution provider, no silent fallback."""
+"""ONNX Runtime backend: one explicit execution provider, no fallback."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""OpenVINO: a request for each inference at a time, explicit inference precision."""
+"""OpenVINO backend: one request per inference in flight, explicit inference precision."""
 
 import functools
 import time
@@ -198,9 +198,9 @@ def compile_model(
 
 
 def effective_properties(compiled: ov.CompiledModel) -> dict[str, object]:
-    """What a compiled model says it does: precision, threads, streams, hint and devices.
+    """Read back what a compiled model does: precision, threads, streams, hint and devices.
 
-    A property that the device does not tell (AUTO and NPU know fewer than CPU) is None.
+    A property that the device does not report (AUTO and NPU know fewer than CPU) is None.
     """
     supported = {str(name) for name in compiled.get_property("SUPPORTED_PROPERTIES")}
     return {

@@ -1,4 +1,4 @@
-"""PyTorch: the reference on the workstation. Eager, channels as trained, no TF32.
+"""PyTorch backend, the reference on the workstation: eager mode, no TF32.
 
 This is the one file of the device wing that needs torch; it is imported only for a torch target.
 """
