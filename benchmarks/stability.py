@@ -40,7 +40,7 @@ FOUND = 0.1
 
 
 def changes(masks: Masks) -> int:
-    """FieldOfView that appear or disappear between consecutive frames."""
+    """Components that appear or disappear between consecutive frames."""
     count = 0
     for before, after in pairwise(masks):
         count += _without_partner(after, before) + _without_partner(before, after)

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Distinct from each other and from mucosa, also for colour-blind readers. Yellow and sky blue are Okabe and Ito's;
-# to a person without red cones their green is the colour of pale mucosa: hence the third is white.
+# Distinct from each other and from mucosa, also for colour-blind readers. Yellow and sky blue are
+# Okabe and Ito's; without red cones their green looks like pale mucosa, hence the third is white.
 GROUND_TRUTH = (240, 228, 66)
 PREDICTION = (86, 180, 233)
 SECOND_PREDICTION = (255, 255, 255)

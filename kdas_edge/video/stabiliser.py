@@ -32,7 +32,7 @@ MOTION_LIMIT = 0.3
 # anew only where the structure says that it is another scene.
 CUT_LIMIT = 0.45
 THUMBNAIL = 32
-# FieldOfView of two frames belong together if they overlap or lie within this share of the side.
+# Components of two frames belong together if they overlap or lie within this share of the side.
 MARGIN = 1 / 32
 # An average over more than some seconds shows the past; a longer memory costs time in every frame.
 MOST_SMOOTH = 0.99
