@@ -96,7 +96,7 @@ def test_an_ir_says_the_layout_of_its_input_but_not_of_its_output(
     preset: Any, layout: str, tmp_path: Any
 ) -> None:
     core = openvino_core()
-    openvino_room._name_ends(core, INPUT, "NCHW")
+    openvino_room._set_names(core, INPUT, "NCHW")
     model = with_input(openvino_room, core, preset, IMAGENET, SIZE)
     openvino_room.save_openvino(model, tmp_path / "model.xml", {})
     read = ov.Core().read_model(tmp_path / "model.xml")

@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from kdas_edge.export.onnx.qdq import Editor
-from kdas_edge.export.onnx.scale_folding import move_channel_ranges
+from kdas_edge.export.onnx.qdq import GraphEditor
+from kdas_edge.export.onnx.scale_folding import fold_channel_scales
 from kdas_edge.inspect.kernels import kernels_of
 
 CHANNELS, SIDE = 16, 24
@@ -72,8 +72,8 @@ def block(
 def moved(model: ModelProto) -> tuple[ModelProto, int]:
     copy = ModelProto()
     copy.CopyFrom(model)
-    editor = Editor(copy)
-    count = move_channel_ranges(editor)
+    editor = GraphEditor(copy)
+    count = fold_channel_scales(editor)
     result = editor.build()
     onnx.checker.check_model(result, full_check=True)
     return result, count
@@ -123,7 +123,7 @@ def test_a_clip_that_cuts_below_the_range_is_not_dropped() -> None:
     before = block(np.linspace(0.02, 0.04, CHANNELS), NONE, "Clip")
     after, count = moved(before)
     assert count == 0
-    assert after == Editor(before).build()
+    assert after == GraphEditor(before).build()
 
 
 def test_a_convolution_that_meets_a_range_per_channel_fails_in_onnx_runtime_but_not_after(
