@@ -1,4 +1,4 @@
-"""`kdas-edge data`: look a data set over, draw a synthetic one, make a compact copy, spoil one."""
+"""`kdas-edge data`: check, import, draw, prepare and corrupt data sets."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,9 +8,10 @@ import typer
 
 if TYPE_CHECKING:
     from kdas_edge.data.check import Report
+    from kdas_edge.data.importing import ImportReport
 
 app = typer.Typer(
-    help="Check, draw and prepare data sets.",
+    help="Check, import, draw and prepare data sets.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -62,10 +63,14 @@ def check(
       kdas-edge data check data/my-hospital --group-by 'patient_[0-9]+' --mask-values 1
     """
     from kdas_edge.data.check import check as check_data
+    from kdas_edge.data.import_layout import hint
     from kdas_edge.errors import UserError
     from kdas_edge.files import write_json
 
-    report = check_data(root, mask_values=mask_values, group_by=group_by)
+    try:
+        report = check_data(root, mask_values=mask_values, group_by=group_by)
+    except UserError as error:
+        raise UserError(f"{error}{hint(root, 0)}") from None
     if json is not None:
         write_json(json, report.as_json())
     _show(report)
@@ -77,7 +82,123 @@ def check(
         raise UserError(
             f"{root}: {first.kind}: {', '.join(first.files[:_SHOWN])}{more}; "
             f"correct the files listed in {where}"
+            + hint(root, sum(one.pairs for one in report.sets.values()))
         )
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="Folder of images and masks, in any layout.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make, in PraNet layout.")],
+    images: Annotated[
+        str | None,
+        typer.Option("--images", help="Which files are images, such as 'patient_*/img/*.jpg'."),
+    ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            "--masks",
+            help="The mask of an image, such as '{stem}_mask.png' or 'Ground Truth/{stem}.*'; "
+            "also {name}, {parent}, {group}, and {frame} of a video. Default: found out.",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            help="Patient, examination or video: a folder's name such as 'patient_*', or a "
+            "regular expression on the path whose first bracket is the group.",
+        ),
+    ] = None,
+    polyp_free: Annotated[
+        str | None,
+        typer.Option("--polyp-free", help="Images without a polyp, which need no mask."),
+    ] = None,
+    coco: Annotated[
+        str | None, typer.Option("--coco", help="COCO file with polygons or run lengths.")
+    ] = None,
+    categories: Annotated[
+        str | None,
+        typer.Option("--categories", help="Of the COCO file, commas between. Default: all."),
+    ] = None,
+    videos: Annotated[
+        str | None,
+        typer.Option("--videos", help="Videos of which some frames have masks, such as '*.mp4'."),
+    ] = None,
+    first_frame: Annotated[
+        int, typer.Option("--first-frame", min=0, max=1, help="Number of a video's first frame.")
+    ] = 0,
+    layout: Annotated[
+        Path | None,
+        typer.Option("--layout", help="YAML file with these options as keys, instead of them."),
+    ] = None,
+    mask_values: MaskValuesOption = None,
+    test: Annotated[
+        float, typer.Option("--test", help="Share that becomes the test part, by whole groups.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds part off other groups.")] = 0,
+    link: Annotated[bool, typer.Option("--link", help="Link to the images, do not copy.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Take a folder in any layout into ours.
+
+    Masks of any encoding become 1-bit PNG. Of equal pictures one is taken. `import.json` in the
+    new folder tells where each pair came from and what was left out; `groups.csv` the groups.
+
+    \b
+    Examples:
+      kdas-edge data import hospital data/hospital
+      kdas-edge data import hospital data/hospital --images 'patient_*/img/*.jpg'
+          --masks '{stem}_mask.png' --group 'patient_*' --test 0.2 --link
+      kdas-edge data import export data/labelled --coco annotations.json --categories polyp
+      kdas-edge data import films data/films --videos '*.mp4' --masks '{stem}_{frame}.png'
+    """
+    from kdas_edge.data.import_layout import Layout, read_layout
+    from kdas_edge.data.importing import import_folder
+    from kdas_edge.errors import UserError
+    from kdas_edge.files import write_json
+
+    options = Layout(
+        images=images,
+        masks=masks,
+        group=group,
+        polyp_free=polyp_free,
+        coco=coco,
+        categories=tuple(categories.split(",")) if categories else (),
+        videos=videos,
+        first_frame=first_frame,
+        mask_values=mask_values,
+    )
+    if layout is not None and options != Layout():
+        raise UserError(f"--layout {layout} and options of the layout: give one of the two")
+    chosen = options if layout is None else read_layout(layout)
+    report = import_folder(source, out, chosen, test, seed, link, overwrite)
+    if json is not None:
+        write_json(json, {"out": str(out), **report.as_json()})
+    _show_import(report, out)
+
+
+def _show_import(report: "ImportReport", out: Path) -> None:
+    from kdas_edge.console import info, table
+
+    rows = [
+        ["pairs taken", len(report.taken)],
+        ["of these without a polyp", report.polyp_free],
+        ["of these in the test part", report.test],
+        ["groups", report.groups],
+        ["pictures left out", len(report.left)],
+        ["files of other kinds", sum(report.other_files.values())],
+    ]
+    table(f"{out}: what was taken", ["", "number"], rows)
+    reasons = Counter(one.reason for one in report.left)
+    for one in report.left[:_SHOWN]:
+        info(f"left out: {one.file}: {one.reason}")
+    if len(report.left) > _SHOWN:
+        info(f"… {len(report.left) - _SHOWN} more, {len(reasons)} reasons; {out}/import.json")
+    grouped = " data.group_by=groups.csv" if report.groups else ""
+    info(f"next: kdas-edge data check {out}")
+    info(f"      kdas-edge train --recipe RECIPE --data {out}{grouped}")
 
 
 @app.command()

@@ -182,8 +182,8 @@ def _with_near_duplicates(split: Split, recipe: DataRecipe) -> Lineage:
     except UserError as error:  # a training does not need them
         info(f"test images are not compared with training images: {error}")
         return lineage
-    alike = (similarity(tests.prints, split.prints) > NEAR_DUPLICATE).any(axis=1)
-    near = [digest for digest, found in zip(tests.digests, alike, strict=True) if found]
+    alike = similarity(tests.prints, split.prints).max(axis=1) > NEAR_DUPLICATE
+    near = [digest for digest, found in zip(tests.digests, alike.tolist(), strict=True) if found]
     return extend(lineage, {}, near)
 
 
