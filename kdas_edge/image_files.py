@@ -1,4 +1,4 @@
-"""Reading image files: the only place where a file becomes pixels. No torch.
+"""Image files: the only place where a file becomes pixels. No torch.
 
 A picture is turned as its EXIF orientation says, as every viewer does, and its samples are scaled
 by what the file says of their range. Nothing is guessed: a file that holds several pictures, or
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from kdas_edge.errors import UserError, first_line
+from kdas_edge.files import write_bytes_atomic
 
 # what is taken from a folder
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -196,6 +197,18 @@ def is_image(path: Path) -> bool:
         return False
     except Exception:  # an image, but a damaged or a huge one: reading it says so
         return True
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write a picture (H, W, 3) uint8 BGR or (H, W) uint8 grey.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full.
+    """
+    encoded, content = cv2.imencode(".png", image)
+    if not encoded:
+        raise UserError(f"cannot encode {path} as PNG")
+    write_bytes_atomic(path, content.tobytes())
 
 
 def turn_upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -96,9 +96,11 @@ class VideoDecoder:
                 address that does not answer within 5 seconds.
         """
         self._network = isinstance(source, str)
-        limit = max_pixels()
+        limit, form = max_pixels(), None
         if isinstance(source, Path):
             check_regular(source)
+            # FFmpeg would take JPEG pictures one after the other for a single one
+            form = "mjpeg" if source.suffix.lower() in (".mjpeg", ".mjpg") else None
             # the prefix keeps FFmpeg from taking a colon in a name for a protocol
             address = f"file:{source}"
             options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
@@ -107,7 +109,10 @@ class VideoDecoder:
         av.logging.set_level(None)  # FFmpeg would print its own opinion above our line
         try:
             self._container = av.open(
-                address, options=options, timeout=TIMEOUT if self._network else None
+                address,
+                format=form,
+                options=options,
+                timeout=TIMEOUT if self._network else None,
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise _unopened(source, reason_of(error)) from None

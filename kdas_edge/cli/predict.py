@@ -8,14 +8,14 @@ import typer
 from kdas_edge.cli.options import BundleOption, PrecisionOption, PresetOption, TargetOption
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from kdas_edge.runtime.images import FoundImages, ImageOptions
     from kdas_edge.runtime.segmenter import Segmenter
     from kdas_edge.video.session import VideoOptions
     from kdas_edge.video.sources import Source
 
 VIDEO = "Video, cameras, streams"
 STABILITY = "Stability over time"
+MOST_SKIPPED = 12
 
 
 def predict(
@@ -176,7 +176,7 @@ def predict(
 
     from kdas_edge.console import info
     from kdas_edge.files import check_output_directory
-    from kdas_edge.runtime.images import check_apart, find_sources
+    from kdas_edge.runtime.images import ImageOptions, find_images
     from kdas_edge.runtime.segmenter import Segmenter
     from kdas_edge.runtime.targets import parse_targets
     from kdas_edge.video.session import VideoOptions, is_video, parse_roi
@@ -200,10 +200,9 @@ def predict(
         reconnect=reconnect,
         limit=limit,
     )
-    targets, region, files = parse_targets(target), parse_roi(roi), None
+    targets, region, images = parse_targets(target), parse_roi(roi), None
     if not is_video(where, options):
-        files = find_sources(Path(source))
-        check_apart(Path(source), out)
+        images = find_images(Path(source))
         check_output_directory(out, overwrite, replaces=False)
     with contextlib.ExitStack() as stack:
         segmenter = stack.enter_context(
@@ -230,22 +229,24 @@ def predict(
             f"{segmenter.bundle.name} {segmenter.precision} {segmenter.preset} on "
             f"{segmenter.target}: {settings}"
         )
-        if files is not None:
-            _images(files, segmenter, reference, options, model)
+        if images is not None:
+            written = ImageOptions(out, overwrite, jsonl, json, options.style)
+            _images(images, segmenter, reference, written, model)
         else:
             _video(where, segmenter, reference, options, model)
 
 
 def _images(
-    files: "Sequence[Path]",
+    images: "FoundImages",
     segmenter: "Segmenter",
     teacher: "Segmenter | None",
-    options: "VideoOptions",
+    options: "ImageOptions",
     model: dict[str, Any],
 ) -> None:
     from kdas_edge.console import info
     from kdas_edge.errors import UserError
     from kdas_edge.files import lock, write_json
+    from kdas_edge.image_files import SUFFIXES
     from kdas_edge.runtime.images import ImageRow, segment_files, stage_percentiles
     from kdas_edge.video.outputs import LineFile
 
@@ -254,7 +255,9 @@ def _images(
     print(f"{'image':40} {'polyp %':>8} {'components':>10} {'ms':>8}")
     try:
         with lock(options.out):
-            for row in segment_files(segmenter, files, options.out, options.style, teacher):
+            for row in segment_files(
+                segmenter, images.files, options.out, options.style, teacher, images.results
+            ):
                 rows.append(row)
                 if lines is not None:
                     lines.add({"index": len(rows) - 1, **row.as_json()})
@@ -269,11 +272,18 @@ def _images(
     finally:  # a full disk or a signal: what is done is told
         stages = stage_percentiles(rows)
         if options.json is not None:
-            images = [row.as_json() for row in rows]
-            write_json(options.json, {**model, "milliseconds": stages, "images": images})
+            seen = {"images": [row.as_json() for row in rows], "skipped": images.skipped}
+            write_json(options.json, {**model, "milliseconds": stages, **seen})
         if stages:
             _stage_table("Milliseconds per image, files not counted", stages)
             info(f"masks and overlays are in {options.out}")
+        if images.skipped:
+            more = len(images.skipped) - MOST_SKIPPED
+            info(
+                f"skipped: {', '.join(images.skipped[:MOST_SKIPPED])}"
+                f"{f' and {more} more' if more > 0 else ''}; of a folder {', '.join(SUFFIXES)} "
+                "are read, name another file or a sub-folder by itself"
+            )
     failed = [row for row in rows if row.error is not None]
     if failed:
         raise UserError(

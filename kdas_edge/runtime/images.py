@@ -1,6 +1,7 @@
 """Segmenting image files: a mask and an overlay for each, and what was measured."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,11 @@ import numpy as np
 
 from kdas_edge.data.layout import list_images
 from kdas_edge.errors import UserError
-from kdas_edge.image_files import read_image
+from kdas_edge.image_files import read_image, write_png
 from kdas_edge.metrics.overlap import dice as dice_of
 from kdas_edge.overlay import PREDICTION, SECOND_PREDICTION, Style, draw_mask, side_by_side
 from kdas_edge.runtime.segmenter import Segmenter
-from kdas_edge.video.outputs import write_png
 
-FOLDERS = ("masks", "overlays")
 STAGES = ("preprocess", "inference", "postprocess")
 
 
@@ -48,39 +47,57 @@ class ImageRow:
         return asdict(self)
 
 
-def find_sources(source: Path) -> list[Path]:
-    """The image files that `source` means: itself, or those directly in the folder.
+@dataclass(frozen=True)
+class ImageOptions:
+    """What is written about images.
+
+    Attributes:
+        out: folder of `masks/` and `overlays/`.
+        overwrite: write into a folder that is not empty, replace files that exist.
+        jsonl: file with one line of JSON per image; None: none.
+        json: file with all figures; None: none.
+        style: of the overlays.
+    """
+
+    out: Path
+    overwrite: bool = False
+    jsonl: Path | None = None
+    json: Path | None = None
+    style: Style = "contour"
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """The images that a path means.
+
+    Attributes:
+        files: the images, sorted by name.
+        results: by image the stem of its result files: its own, or its whole name where another
+            image has the same stem.
+        skipped: names of what else lies in the folder.
+    """
+
+    files: list[Path]
+    results: dict[Path, str]
+    skipped: list[str]
+
+
+def find_images(source: Path) -> FoundImages:
+    """The image file that `source` is, or those directly in the folder.
 
     Raises:
-        UserError: it does not exist, holds no image, or two images would have one result file.
+        UserError: it does not exist, or holds no image.
     """
     if not source.is_dir():
         if not source.exists():
             raise UserError(f"{source} does not exist; name an image or a folder of images")
-        return [source]
+        return FoundImages([source], {source: source.stem}, [])
     files = list_images(source)
-    stems: dict[str, Path] = {}
-    for path in files:
-        if path.stem in stems:
-            raise UserError(
-                f"{stems[path.stem].name!r} and {path.name!r} in {source} would both become "
-                f"{path.stem}.png; rename one"
-            )
-        stems[path.stem] = path
-    return files
-
-
-def check_apart(source: Path, out: Path) -> None:
-    """Refuse to write results where the images lie.
-
-    Raises:
-        UserError: `source` is, or lies in, one of the folders of results.
-    """
-    folder = (source if source.is_dir() else source.parent).resolve()
-    if folder in [(out / name).resolve() for name in FOLDERS]:
-        raise UserError(
-            f"--out {out} would put results among the images of {source}; choose another folder"
-        )
+    stems = Counter(path.stem for path in files)
+    results = {path: path.stem if stems[path.stem] == 1 else path.name for path in files}
+    others = set(source.iterdir()) - set(files)
+    skipped = [path.name + "/" * path.is_dir() for path in others if path.name[0] != "."]
+    return FoundImages(files, results, sorted(skipped))
 
 
 def segment_files(
@@ -89,12 +106,21 @@ def segment_files(
     out: Path,
     style: Style = "contour",
     teacher: Segmenter | None = None,
+    results: Mapping[Path, str] | None = None,
 ) -> Iterator[ImageRow]:
     """Segment each file and write `out/masks/<stem>.png` and `out/overlays/<stem>.png`.
 
     A mask is a grey PNG of the frame's size, 255 where polyp; with a teacher the overlay shows its
     mask beside the other. A file that cannot be read gives a row with an error, and the next one
     follows.
+
+    Args:
+        segmenter: the model.
+        files: image files.
+        out: folder of the results.
+        style: of the overlays.
+        teacher: a second model, or None.
+        results: another stem of the result files, by image; see `find_images`.
 
     Raises:
         UserError: `out` cannot be written.
@@ -109,8 +135,8 @@ def segment_files(
             yield ImageRow(path.name, error=str(error))
             continue
         result = segmenter.segment(image)
-        mask = result.mask
-        write_png(out / "masks" / f"{path.stem}.png", mask.astype(np.uint8) * np.uint8(255))
+        mask, name = result.mask, f"{(results or {}).get(path, path.stem)}.png"
+        write_png(out / "masks" / name, mask.astype(np.uint8) * np.uint8(255))
         picture = draw_mask(image, mask, PREDICTION[::-1], style)
         dice = None
         if teacher is not None:
@@ -120,7 +146,7 @@ def segment_files(
                 [picture, draw_mask(image, other, SECOND_PREDICTION[::-1], style)],
                 [f"{one.bundle.name} {one.precision}" for one in (segmenter, teacher)],
             )
-        write_png(out / "overlays" / f"{path.stem}.png", picture)
+        write_png(out / "overlays" / name, picture)
         yield ImageRow(
             name=path.name,
             polyp_fraction=float(mask.mean()),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,8 +17,8 @@ from kdas_edge.files import (
     is_stream,
     json_bytes,
     open_stream,
-    write_bytes_atomic,
 )
+from kdas_edge.image_files import write_png
 from kdas_edge.overlay import PREDICTION, SECOND_PREDICTION, Style, draw_mask, side_by_side
 from kdas_edge.video.findings import Finding
 from kdas_edge.video.recorder import Recorder
@@ -183,18 +182,6 @@ class LineFile:
     def close(self) -> None:
         """Close the file."""
         self._closing.close()
-
-
-def write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture, BGR or grey.
-
-    Raises:
-        UserError: the folder cannot be written or the disk is full.
-    """
-    encoded, content = cv2.imencode(".png", image)
-    if not encoded:
-        raise UserError(f"cannot encode {path} as PNG")
-    write_bytes_atomic(path, content.tobytes())
 
 
 class _Clock:

@@ -11,7 +11,6 @@ from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_directory, check_output_file
 from kdas_edge.overlay import Style
 from kdas_edge.runtime.field_of_view import RoiChoice
-from kdas_edge.runtime.images import check_apart
 from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.video.live import ATTEMPTS, LiveReader
 from kdas_edge.video.outputs import OutputOptions, Outputs
@@ -110,7 +109,6 @@ def predict_video(
     """
     options.stability.check(segmenter.bundle.manifest.threshold)
     options = _with_default_outputs(source, options)
-    _check_apart(source, options)
     if options.frames:
         check_output_directory(options.out, options.overwrite, replaces=False)
     if options.json is not None:
@@ -203,23 +201,6 @@ def _with_default_outputs(source: Source, options: VideoOptions) -> VideoOptions
         record=options.out / f"{source.stem}.mp4",
         jsonl=options.out / f"{source.stem}.jsonl",
     )
-
-
-def _check_apart(source: Source, options: VideoOptions) -> None:
-    """Refuse outputs that are the source, or each other."""
-    if source.kind == "images" and options.frames:
-        check_apart(Path(source.address), options.out)
-    seen = {} if source.live else {Path(source.address).resolve(): "SOURCE"}
-    for name, path in (
-        ("--record", options.record),
-        ("--jsonl", options.jsonl),
-        ("--json", options.json),
-    ):
-        if path is None:
-            continue
-        other = seen.setdefault(path.resolve(), name)
-        if other != name:
-            raise UserError(f"{name} {path} is the same file as {other}; choose another name")
 
 
 def _labels(segmenter: Segmenter, teacher: Segmenter | None) -> Sequence[str]:

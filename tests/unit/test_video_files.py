@@ -156,6 +156,16 @@ def test_streams_without_a_container_are_read_at_their_rate(tmp_path: Path, name
     assert reader.problem is None
 
 
+def test_jpeg_files_one_after_the_other_are_a_video(tmp_path: Path) -> None:
+    frames = moving_bars(5)
+    content = b"".join(cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames)
+    (tmp_path / "a.mjpeg").write_bytes(content)
+    found = decode(tmp_path / "a.mjpeg")
+    assert len(found) == 5
+    for picture, frame in zip(found, frames, strict=True):
+        assert np.abs(picture.bgr().astype(int) - frame).mean() < 3
+
+
 @pytest.mark.parametrize(
     ("matrix", "quarters"),
     [

@@ -4,8 +4,7 @@ import pytest
 from PIL import Image
 from tiny_bundle import make_tiny_bundle, scene
 
-from kdas_edge.errors import UserError
-from kdas_edge.runtime.images import find_sources, segment_files, stage_percentiles
+from kdas_edge.runtime.images import find_images, segment_files, stage_percentiles
 from kdas_edge.runtime.segmenter import Segmenter
 
 
@@ -60,8 +59,15 @@ def test_percentiles_leave_out_images_that_failed(segmenter, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_two_images_that_would_write_one_result_are_refused(tmp_path):
-    Image.fromarray(scene()).save(tmp_path / "a.png")
-    Image.fromarray(scene()).save(tmp_path / "a.jpg")
-    with pytest.raises(UserError, match=r"both become a\.png"):
-        find_sources(tmp_path)
+def test_images_of_one_stem_have_results_of_their_own_and_the_rest_is_named(segmenter, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.png", "a.jpg", "b.png", "c.gif", "d.jp2", "e.avif", "sub/f.png"):
+        Image.fromarray(scene()).save(folder / name)
+    (folder / ".DS_Store").write_bytes(b"x")
+    found = find_images(folder)
+    assert [path.name for path in found.files] == ["a.jpg", "a.png", "b.png"]
+    assert found.skipped == ["c.gif", "d.jp2", "e.avif", "sub/"]
+    list(segment_files(segmenter, found.files, tmp_path / "out", results=found.results))
+    written = sorted(path.name for path in (tmp_path / "out/masks").iterdir())
+    assert written == ["a.jpg.png", "a.png.png", "b.png"]

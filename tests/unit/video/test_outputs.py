@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kdas_edge.errors import UserError
-from kdas_edge.video.outputs import LineFile, write_png
+from kdas_edge.image_files import write_png
+from kdas_edge.video.outputs import LineFile
 
 
 def test_lines_can_be_followed_while_they_are_written(tmp_path):
