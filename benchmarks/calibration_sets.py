@@ -26,10 +26,11 @@ import numpy as np
 import torch
 
 from kdas_edge.console import info, table
-from kdas_edge.data.dataset import ResidentSet, load_pairs, load_training_data
+from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.features import FEATURES, SMALL_BELOW
 from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
 from kdas_edge.data.layout import Pair, list_images
+from kdas_edge.data.resident import ResidentSet, load_pairs
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import write_json

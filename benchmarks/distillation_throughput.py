@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdas_edge.console import info, table
-from kdas_edge.data.dataset import load_pairs
 from kdas_edge.data.layout import training_set
+from kdas_edge.data.resident import load_pairs
 from kdas_edge.distill.engine import peak_memory_mib
 from kdas_edge.distill.kdas import DistillationLoss
 from kdas_edge.distill.trainer import Trainer, make_fabric, set_train_mode

@@ -21,8 +21,8 @@ from file_loader import Files, forever
 from torch.utils.data import DataLoader
 
 from kdas_edge.data import augment
-from kdas_edge.data.dataset import ResidentSet, load_pairs
 from kdas_edge.data.layout import training_set
+from kdas_edge.data.resident import ResidentSet, load_pairs
 from kdas_edge.distill.engine import peak_memory_mib
 from kdas_edge.distill.trainer import Trainer, make_fabric, set_train_mode
 from kdas_edge.environment import describe

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from kdas_edge.console import table
 from kdas_edge.data.corruptions import STRENGTHS, check_names, corrupt
-from kdas_edge.data.dataset import ResidentSet, TrainingData, load_training_data
+from kdas_edge.data.dataset import TrainingData, load_training_data
+from kdas_edge.data.resident import ResidentSet
 from kdas_edge.distill.validation import validate
 from kdas_edge.environment import describe
 from kdas_edge.errors import UserError

@@ -61,7 +61,8 @@ class DataRecipe(_Section):
         "only the teacher's terms count, and without a teacher they are left out",
     )
     unlabelled: str | None = Field(
-        None, description="folder of images without masks, for the teacher's terms only"
+        None,
+        description="folder of images and videos without masks, for the teacher's terms only",
     )
     pseudo_label_consistency: float = Field(
         0.9,
@@ -69,6 +70,17 @@ class DataRecipe(_Section):
         le=1,
         description="frames without masks are left out where the teacher's masks of the frame and "
         "its flips overlap less than this (mean Dice); 0 keeps all",
+    )
+    unlabelled_stride: int = Field(
+        25, ge=1, description="of videos in data.unlabelled, one frame in so many"
+    )
+    cache: str | None = Field(
+        None, description="folder for the decoded images of a set that does not fit into memory"
+    )
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="decoded images that may be held in memory; null: half of what is free",
     )
     terms: str | None = Field(
         None, description="terms of use of the images; the model card prints them"

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from kdas_edge.console import progress
-from kdas_edge.data.dataset import ResidentSet, TrainingData
+from kdas_edge.data.dataset import TrainingData
+from kdas_edge.data.resident import ResidentSet
 from kdas_edge.distill.schedule import derive_seed, epoch_order, learning_rate
 from kdas_edge.distill.teacher_maps import TEACHER_MAPS, with_maps
 from kdas_edge.distill.trainer import Progress, Trainer, make_fabric, set_train_mode

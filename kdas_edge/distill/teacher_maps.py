@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from kdas_edge.console import info, progress
-from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.data.resident import ResidentSet
 from kdas_edge.files import write_bytes_atomic
 from kdas_edge.models.architecture import FullSize, SegmentationNetwork
 from kdas_edge.models.inputs import network_input, resized

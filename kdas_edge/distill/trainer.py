@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kdas_edge.data import augment
-from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.data.resident import ResidentSet
 from kdas_edge.distill.features import Tap, tap
 from kdas_edge.distill.kdas import DistillationLoss, gradient_shares
 from kdas_edge.distill.schedule import derive_seed, learning_rate, side
@@ -173,12 +173,12 @@ class Trainer:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, step))
         drawn = augment.draw(self.augment, len(order), generator)
         mine = self._part(len(order))
-        index = order[mine].to(data.images.device)
-        images, masks = augment.apply(drawn, data.images[index], data.masks[index], mine)
-        labelled = data.labelled[index]
+        batch = data.rows(order[mine], self.fabric.device)
+        images, masks = augment.apply(drawn, batch.images, batch.masks, mine)
+        labelled = batch.labelled
         maps = None
-        if data.teacher is not None:
-            maps = augment.warp(drawn, data.teacher[index].float() / 255, mine)
+        if batch.teacher is not None:
+            maps = augment.warp(drawn, batch.teacher.float() / 255, mine)
         torch.manual_seed(derive_seed(self.seed, step, self.fabric.global_rank))  # drop-path
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.schedule, step, total)

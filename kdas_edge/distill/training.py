@@ -80,7 +80,7 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
             data, recipe, teacher, known if resume else None
         )
         data = pseudo_labels.keep_consistent(data, verdicts)
-        data = with_frames(data, recipe.data, {one.name for one in verdicts if one.used})
+        data = with_frames(data, {one.name for one in verdicts if one.used})
 
     if teacher is not None:
         teacher = with_tta(teacher, recipe.teacher_tta)

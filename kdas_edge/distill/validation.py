@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.data.resident import ResidentSet
 from kdas_edge.files import write_bytes_atomic
 from kdas_edge.models.architecture import FullSize, SegmentationNetwork
 from kdas_edge.models.inputs import network_input, resized
@@ -31,9 +31,11 @@ def outputs_in_batches(
     was_training = network.training
     network.eval()
     full_size = FullSize(network)
+    # images of a mapped set lie on the CPU
+    device = next((weight.device for weight in network.parameters()), images.device)
     for start in range(0, len(images), batch):
-        x = images[start : start + batch].float() / 255
-        truth = resized(masks[start : start + batch].float(), size) > 0.5
+        x = images[start : start + batch].to(device).float() / 255
+        truth = resized(masks[start : start + batch].to(device).float(), size) > 0.5
         z1, z2 = full_size(network_input(x, size, network.architecture))
         yield (z1 + z2).float(), truth
     network.train(was_training)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.data.resident import ResidentSet
 from kdas_edge.distill.validation import validate
 from kdas_edge.models.architecture import FullSize, SegmentationNetwork
 from kdas_edge.models.inputs import network_input

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kdas_edge.console import progress
-from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.data.resident import ResidentSet
 from kdas_edge.distill.validation import mask_dice
 from kdas_edge.files import read_json, write_json
 from kdas_edge.models.inputs import resized

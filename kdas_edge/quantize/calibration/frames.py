@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdas_edge.console import info
-from kdas_edge.data.dataset import ResidentSet, TrainingData
+from kdas_edge.data.dataset import TrainingData
 from kdas_edge.data.duplicates import Fingerprint, fingerprint, pixel_digest
 from kdas_edge.data.frames import MOST_PER_VIDEO, STRIDE, find_sources, read_video_frames
 from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
 from kdas_edge.data.layout import TRAIN, resize_image
 from kdas_edge.data.parallel import parallel_map
+from kdas_edge.data.resident import ResidentSet
 from kdas_edge.errors import UserError
 from kdas_edge.image_files import read_image
 from kdas_edge.models.architecture import Architecture

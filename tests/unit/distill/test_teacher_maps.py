@@ -10,7 +10,7 @@ from test_engine import tiny
 from torch import Tensor
 
 from kdas_edge.data import augment
-from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.data.resident import ResidentSet
 from kdas_edge.distill import engine
 from kdas_edge.distill.teacher_maps import as_outputs, with_maps
 from kdas_edge.distill.training import run_training

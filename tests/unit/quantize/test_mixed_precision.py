@@ -11,7 +11,7 @@ import torch
 from tiny_student import SIZE, TinyStudent
 from torch import Tensor, nn
 
-from kdas_edge.data.dataset import ResidentSet
+from kdas_edge.data.resident import ResidentSet
 from kdas_edge.export.cost import openvino_latencies
 from kdas_edge.export.onnx.export import to_onnx
 from kdas_edge.export.openvino import fake_quantize_operators, import_openvino, to_openvino
