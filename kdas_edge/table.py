@@ -132,6 +132,11 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
+def code(text: str) -> str:
+    """Text as a code span of Markdown, which nothing in it can end."""
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`"
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a table fits a width.

@@ -1,7 +1,7 @@
 """What a benchmark says of one bundle, in the form in which a manifest keeps it."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 from kdas_edge.bench.results import (
     AccuracyEntry,
@@ -10,6 +10,14 @@ from kdas_edge.bench.results import (
     MeasuredModel,
     RobustnessEntry,
     pooled_dice,
+)
+from kdas_edge.bundle.benchmark_note import (
+    BenchmarkNote,
+    CorruptionNote,
+    DifferenceNote,
+    FailureNote,
+    LatencyNote,
+    SizeNote,
 )
 from kdas_edge.bundle.manifest import AccuracyRecord
 from kdas_edge.bundle.reader import Bundle, model_files
@@ -71,52 +79,52 @@ def accuracy_records(results: BenchResult, name: str) -> list[AccuracyRecord]:
     ]
 
 
-def benchmark_note(results: BenchResult, name: str) -> dict[str, Any]:
+def benchmark_note(results: BenchResult, name: str) -> BenchmarkNote:
     """The latencies of one model, its differences to the teacher, and where it fails.
 
-    With the machine and the data on which all that was measured; a manifest keeps it as JSON.
+    With the machine and the data on which all that was measured.
     """
     machine = results.environment
-    return {
-        "cpu": machine.cpu,
-        "created": machine.created,
-        "code_version": machine.code_version,
-        "data": {key: record.model_dump() for key, record in results.data.items()},
-        "rows": [
-            {
-                "precision": row.precision,
-                "target": row.target,
-                "p50": row.latency.p50,
-                "p90": row.latency.p90,
-                "p99": row.latency.p99,
-                "speedup": row.speedup.value if row.speedup is not None else None,
-            }
+    return BenchmarkNote(
+        cpu=machine.cpu,
+        created=machine.created,
+        code_version=machine.code_version,
+        data={key: record.model_dump() for key, record in results.data.items()},
+        rows=[
+            LatencyNote(
+                precision=row.precision,
+                target=row.target,
+                p50=row.latency.p50,
+                p90=row.latency.p90,
+                p99=row.latency.p99,
+                speedup=row.speedup.value if row.speedup is not None else None,
+            )
             for row in results.rows
             if row.model == name and row.status == "ok" and row.latency is not None
         ],
-        "differences": [
-            {
-                "dataset": entry.dataset,
-                "protocol": entry.protocol,
-                "precision": entry.precision,
-                "target": entry.target,
+        differences=[
+            DifferenceNote(
+                dataset=entry.dataset,
+                protocol=entry.protocol,
+                precision=entry.precision,
+                target=entry.target,
                 **asdict(entry.difference_to_teacher),
-            }
+            )
             for entry in results.accuracy
             if entry.model == name and entry.difference_to_teacher is not None
         ],
-        "failures": _failures(results, name),
-    }
+        failures=_failures(results, name),
+    )
 
 
-def _failures(results: BenchResult, name: str) -> dict[str, Any]:
+def _failures(results: BenchResult, name: str) -> FailureNote | None:
     """What a mean hides of one model: sizes of polyps, missed ones, corrupted images.
 
     Of its smallest precision in the first runtime that was scored: what a device runs.
     """
     deployed = [e for e in results.accuracy if e.model == name and e.protocol == "deploy"]
     if not deployed:
-        return {}
+        return None
     target = deployed[0].target
     kinds = {entry.precision for entry in deployed if entry.target == target}
     kind = "int8" if "int8" in kinds else min(kinds)
@@ -125,36 +133,32 @@ def _failures(results: BenchResult, name: str) -> dict[str, Any]:
     for entry in results.robustness:
         if entry.key == chosen and "Dice" in entry.metrics:
             corrupted.setdefault((entry.corruption, entry.strength), []).append(entry)
-    return {
-        "precision": kind,
-        "target": target,
-        "sizes": [size for entry in deployed if entry.key == chosen for size in _size_notes(entry)],
-        "corrupted": [
-            {
-                "corruption": corruption,
-                "images": sum(entry.images for entry in corrupted[corruption, 0]),
-                "dice": [pooled_dice(corrupted[corruption, level]) for level in (0, *STRENGTHS)],
-            }
+    return FailureNote(
+        precision=kind,
+        target=target,
+        sizes=[note for entry in deployed if entry.key == chosen for note in _size_notes(entry)],
+        corrupted=[
+            CorruptionNote(
+                corruption=corruption,
+                images=sum(entry.images for entry in corrupted[corruption, 0]),
+                dice=[pooled_dice(corrupted[corruption, level]) for level in (0, *STRENGTHS)],
+            )
             for corruption in dict.fromkeys(corruption for corruption, _ in corrupted)
         ],
-    }
+    )
 
 
-def _size_notes(entry: AccuracyEntry) -> list[dict[str, Any]]:
-    found = []
+def _size_notes(entry: AccuracyEntry) -> Iterator[SizeNote]:
     for size, group in entry.by_size.items():
         dice, detected = group.metrics.get("Dice"), group.metrics.get("detected_frame")
         if dice is not None:
-            found.append(
-                {
-                    "dataset": entry.dataset,
-                    "size": size,
-                    "what": group.what,
-                    "images": group.images,
-                    "mean": dice.mean,
-                    "low": dice.low,
-                    "high": dice.high,
-                    "detected": detected.mean if detected is not None else None,
-                }
+            yield SizeNote(
+                dataset=entry.dataset,
+                size=size,
+                what=group.what,
+                images=group.images,
+                mean=dice.mean,
+                low=dice.low,
+                high=dice.high,
+                detected=detected.mean if detected is not None else None,
             )
-    return found

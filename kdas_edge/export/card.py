@@ -1,16 +1,13 @@
 """MODEL_CARD.md of a bundle, from its manifest: what is known, what was measured, what is not."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
+from kdas_edge.bundle.benchmark_note import read_note
 from kdas_edge.bundle.manifest import AccuracyRecord, Manifest
+from kdas_edge.export import card_tables
+from kdas_edge.table import code, escaped, markdown
 
 CARD_NAME = "MODEL_CARD.md"
-# which metrics of each protocol the card shows, in this order; others follow in the manifest
-_METRICS = {
-    "deploy": ("Dice", "IoU", "sensitivity", "precision", "specificity"),
-    "paper": ("mDice", "mIoU", "wFmeasure", "Smeasure", "maxEmeasure", "MAE"),
-}
 _PROTOCOLS = {
     "deploy": "what the device does: fixed threshold, every frame counted",
     "paper": "PraNet's evaluation: maps stretched, mean over 256 thresholds",
@@ -26,9 +23,9 @@ def model_card(manifest: Manifest) -> str:
 
 
 def _head(manifest: Manifest) -> Iterator[str]:
-    yield f"""# {manifest.name}
+    yield f"""# {escaped(manifest.name)}
 
-**{manifest.disclaimer}**
+**{escaped(manifest.disclaimer)}**
 
 Segments polyps in colonoscopy frames: one frame in, one probability per pixel out.
 
@@ -45,14 +42,10 @@ Segments polyps in colonoscopy frames: one frame in, one probability per pixel o
 def _model(manifest: Manifest) -> Iterator[str]:
     provenance, size = manifest.provenance, manifest.size
     model = provenance.recipe.get("model", {})
-    files = "\n".join(
-        f"| `{m.path}` | {m.precision} | {m.format} | {m.preset} | "
-        f"{_megabytes(manifest, m.path):.2f} | {m.ir_version or ''} | {m.opset or ''} |"
-        for m in manifest.models
-    )
+    backbone = provenance.notes.get("backbone", model.get("backbone", "unknown"))
     rounded = "float_weight_bits" in provenance.notes
     yield f"""## Model
-- Architecture: Polyp-PVT on `{provenance.notes.get("backbone", model.get("backbone", "unknown"))}`,
+- Architecture: Polyp-PVT on {code(str(backbone))},
   {provenance.parameters / 1e6:.2f} M parameters,
   {provenance.multiply_accumulates / 1e9:.2f} G multiply-accumulates at {size}×{size}
 - Input: see `inputs` in `manifest.json`; `camera` files take a BGR frame of any size, `core` files
@@ -60,11 +53,9 @@ def _model(manifest: Manifest) -> Iterator[str]:
 - Output: (1, 2, {size}, {size}) probabilities of background and polyp; polyp where the second is
   above {manifest.threshold}
 - Weights of fp32: {_ROUNDED if rounded else "as they were trained"}
-- Made: {provenance.created}, kdas-edge {provenance.code_version}
+- Made: {escaped(provenance.created)}, kdas-edge {escaped(provenance.code_version)}
 
-| file | precision | format | preset | MB | IR version | opset |
-|---|---|---|---|---|---|---|
-{files}
+{markdown(card_tables.files(manifest))}
 """
 
 
@@ -77,10 +68,11 @@ def _data(manifest: Manifest) -> Iterator[str]:
     for record in manifest.accuracy:
         evaluated[record.dataset] = max(record.images, evaluated.get(record.dataset, 0))
     listed = ", ".join(f"{name} ({count} images)" for name, count in evaluated.items())
+    root = code(str(data.get("root", "unknown")))
     yield f"""## Data
-- Training: `{data.get("root", "unknown")}`, split {provenance.data_split_sha256 or "not recorded"}
+- Training: {root}, split {provenance.data_split_sha256 or "not recorded"}
 - Calibration of int8: {f"{frames} frames of the training side" if frames else "none recorded"}
-- Evaluated on: {listed or "nothing yet"}
+- Evaluated on: {escaped(listed) or "nothing yet"}
 - Golden frames (`golden/`) are drawn scenes, unless whoever exported the bundle chose others.
 - Terms: public polyp sets (Kvasir-SEG, CVC-ClinicDB, CVC-300, CVC-ColonDB, ETIS) are given for
   research and education, each with terms and a paper to cite of its own: Jha 2020 (Kvasir-SEG),
@@ -101,62 +93,36 @@ def _accuracy(manifest: Manifest) -> Iterator[str]:
         records = [record for record in manifest.accuracy if record.protocol == protocol]
         if not records:
             continue
-        names = [n for n in _METRICS[protocol] if any(n in record.metrics for record in records)]
         yield f"Protocol {protocol} ({meaning}):\n"
-        yield f"| data set | precision | runtime | images | {' | '.join(names)} |"
-        yield "|---" * (4 + len(names)) + "|"
-        for record in records:
-            cells = " | ".join(_metric(record, name) for name in names)
-            yield (
-                f"| {record.dataset} | {record.precision} | {record.runtime} | {record.images} | "
-                f"{cells} |"
-            )
+        yield markdown(card_tables.accuracies(records, protocol))
         yield ""
         yield from _leaks(records)
     yield "In brackets: 95 % bootstrap interval over the images. It says how much another draw of"
     yield "images from the same source would change the mean, nothing about another hospital. A"
     yield "validation split chose the best epoch, so that its figures are slightly hopeful.\n"
-    differences = manifest.provenance.notes.get("benchmark", {}).get("differences", [])
-    if differences:
+    benchmark = read_note(manifest.provenance.notes, manifest.name)
+    if benchmark is not None and benchmark.differences:
         yield "Difference to the fp32 teacher, paired per image:\n"
-        yield "| data set | protocol | precision | runtime | difference (95 %) |"
-        yield "|---|---|---|---|---|"
-        for item in differences:
-            yield (
-                f"| {item['dataset']} | {item['protocol']} | {item['precision']} | "
-                f"{item['target']} | {item['metric']} {item['mean']:+.3f} "
-                f"({item['low']:+.3f} … {item['high']:+.3f}) |"
-            )
+        yield markdown(card_tables.differences(benchmark.differences))
         yield ""
 
 
 def _failures(manifest: Manifest) -> Iterator[str]:
-    found: dict[str, Any] = manifest.provenance.notes.get("benchmark", {}).get("failures", {})
-    if not found:
+    benchmark = read_note(manifest.provenance.notes, manifest.name)
+    found = benchmark.failures if benchmark is not None else None
+    if found is None:
         return
     yield "## Where it fails"
-    yield f"Measured with {found['precision']} on {found['target']}, protocol deploy.\n"
-    if found["sizes"]:
-        yield "| data set | polyp | images | Dice | found (IoU of at least 0.5) |"
-        yield "|---|---|---|---|---|"
-        for row in found["sizes"]:
-            share = "–" if row["detected"] is None else f"{100 * row['detected']:.0f} %"
-            yield (
-                f"| {row['dataset']} | {row['size']}, {row['what']} | {row['images']} | "
-                f"{row['mean']:.3f} ({row['low']:.3f}–{row['high']:.3f}) | {share} |"
-            )
+    yield f"Measured with {found.precision} on {found.target}, protocol deploy.\n"
+    if found.sizes:
+        yield markdown(card_tables.sizes(found.sizes))
         yield ""
-    # bundles of the first release have the other key
-    corrupted = found.get("corrupted", found.get("spoilt"))
-    if corrupted:
-        clean, images = corrupted[0]["dice"][0], corrupted[0]["images"]
+    if found.corrupted:
+        first = found.corrupted[0]
         yield "Corrupted images (`kdas-edge bench --robustness`), what it suffers from most first;"
-        yield f"mean Dice over {images} images of all data sets, {clean:.3f} as they are:\n"
-        yield "| what | everyday | poor | bad |"
-        yield "|---|---|---|---|"
-        for row in sorted(corrupted, key=lambda row: sum(row["dice"][1:])):
-            cells = " | ".join(f"{value:.3f}" for value in row["dice"][1:])
-            yield f"| {row['corruption'].replace('_', ' ')} | {cells} |"
+        yield f"mean Dice over {first.images} images of all data sets, {first.dice[0]:.3f} as they"
+        yield "are:\n"
+        yield markdown(card_tables.corruptions(found.corrupted))
         yield ""
 
 
@@ -171,7 +137,7 @@ def _leaks(records: Sequence[AccuracyRecord]) -> Iterator[str]:
                 "near duplicates: {} of the {} images look like a training image",
             ),
         ):
-            line = f"{record.dataset}: {what.format(number, record.images)}."
+            line = f"{escaped(record.dataset)}: {what.format(number, record.images)}."
             if number and line not in said:
                 said.add(line)
                 yield f"- {line}"
@@ -179,31 +145,19 @@ def _leaks(records: Sequence[AccuracyRecord]) -> Iterator[str]:
         yield ""
 
 
-def _metric(record: AccuracyRecord, name: str) -> str:
-    if name not in record.metrics:
-        return "–"
-    text = f"{record.metrics[name]:.3f}"
-    if name in record.intervals:
-        low, high = record.intervals[name]
-        text += f" ({low:.3f}–{high:.3f})"
-    return text
-
-
 def _speed(manifest: Manifest) -> Iterator[str]:
     yield "## Speed"
     notes = manifest.provenance.notes
-    benchmark: dict[str, Any] = notes.get("benchmark", {})
-    if benchmark.get("rows"):
-        yield f"Synchronous, batch 1, model only, on {benchmark['cpu']} ({benchmark['created']}):\n"
-        yield "| precision | target | p50 ms | p90 ms | p99 ms | × teacher |"
-        yield "|---|---|---|---|---|---|"
-        for row in benchmark["rows"]:
-            times = " | ".join(f"{row[name]:.2f}" for name in ("p50", "p90", "p99"))
-            ratio = f"{row['speedup']:.2f}" if row.get("speedup") is not None else "–"
-            yield f"| {row['precision']} | {row['target']} | {times} | {ratio} |"
+    benchmark = read_note(notes, manifest.name)
+    if benchmark is not None and benchmark.rows:
+        machine = f"{escaped(benchmark.cpu)} ({escaped(benchmark.created)})"
+        yield f"Synchronous, batch 1, model only, on {machine}:\n"
+        yield markdown(card_tables.latencies(benchmark.rows))
         yield ""
     speeds = notes.get("int8_speed", [])
-    yield "\n".join(f"- {row['line']}" for row in speeds) or "int8 was not timed at export."
+    yield (
+        "\n".join(f"- {escaped(row['line'])}" for row in speeds) or "int8 was not timed at export."
+    )
     yield ""
 
 
@@ -240,9 +194,3 @@ def _licences(manifest: Manifest) -> Iterator[str]:
 - `manifest.json` holds the SHA-256 of every file; `kdas-edge verify --report DIR` checks them and
   the results on your machine and writes a record.
 """
-
-
-def _megabytes(manifest: Manifest, path: str) -> float:
-    weights = path.removesuffix(".xml") + ".bin"
-    names = {path, weights} if path.endswith(".xml") else {path}
-    return sum(manifest.files[name].bytes for name in names if name in manifest.files) / 1e6

@@ -7,8 +7,8 @@ import importlib.util
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from kdas_edge.bundle.benchmark_note import KEY, BenchmarkNote
 from kdas_edge.bundle.manifest import FILE_NAME, SBOM_NAME, AccuracyRecord, FileRecord, Manifest
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.errors import UserError
@@ -18,7 +18,7 @@ from kdas_edge.files import sha256, staged_directory, write_text_atomic
 
 
 def record_measurements(
-    path: Path, accuracy: Sequence[AccuracyRecord], benchmark: dict[str, Any]
+    path: Path, accuracy: Sequence[AccuracyRecord], benchmark: BenchmarkNote
 ) -> Manifest:
     """Write measurements into a bundle; the bundle is replaced in one step.
 
@@ -43,7 +43,7 @@ def record_measurements(
     new = {_key(record) for record in accuracy}
     kept = [record for record in manifest.accuracy if _key(record) not in new]
     provenance = manifest.provenance
-    notes = {**provenance.notes, "benchmark": benchmark}
+    notes = {**provenance.notes, KEY: benchmark.model_dump(mode="json")}
     manifest = manifest.model_copy(
         update={
             "accuracy": [*kept, *accuracy],

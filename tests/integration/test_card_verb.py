@@ -1,6 +1,7 @@
 """A benchmark's figures on the model card, with real measurements of a tiny bundle."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from tiny_bundle import make_tiny_bundle, rewrite_manifest
 
 from kdas_edge.bench.records import benchmark_note
 from kdas_edge.bench.results import AccuracyEntry, RobustnessEntry, write_result
+from kdas_edge.bundle.benchmark_note import read_note
+from kdas_edge.bundle.manifest import AccuracyRecord
 from kdas_edge.bundle.reader import open_bundle
+from kdas_edge.errors import UserError
 from kdas_edge.evidence.materials import check_materials
 from kdas_edge.export.card import model_card
 from kdas_edge.files import sha256
@@ -119,9 +123,11 @@ def test_corrupted_images_of_several_sets_count_each_image_alike():
     results = make_results().model_copy(
         update={"robustness": corrupted, "accuracy": accuracy, "rows": []}
     )
-    (row,) = benchmark_note(results, "m")["failures"]["corrupted"]
-    assert row["images"] == 40
-    assert row["dice"] == pytest.approx([0.8, 0.725, 0.65, 0.575])
+    failures = benchmark_note(results, "m").failures
+    assert failures is not None
+    (row,) = failures.corrupted
+    assert row.images == 40
+    assert row.dice == pytest.approx([0.8, 0.725, 0.65, 0.575])
 
 
 def test_measuring_again_replaces_the_figures(measured, bundle, capsys):
@@ -144,3 +150,34 @@ def test_a_benchmark_of_other_model_files_is_refused(measured, bundle, capsys):
 def test_a_card_without_measurements_says_so(measured):
     card = model_card(open_bundle(measured[0]).manifest)
     assert "Not measured when this was written" in card and "nothing yet" in card
+
+
+def test_a_benchmark_of_the_first_release_is_read_as_it_is_and_a_wrong_one_is_one_line():
+    failures = {
+        "precision": "int8", "target": "openvino:CPU", "sizes": [],
+        "spoilt": [{"corruption": "smoke", "images": 3, "dice": [0.9, 0.8, 0.7, 0.6]}],
+    }  # fmt: skip
+    old = {"cpu": "c", "created": "", "code_version": "", "failures": failures}
+    note = read_note({"benchmark": old}, "tiny")
+    assert note is not None and note.failures is not None
+    assert [row.corruption for row in note.failures.corrupted] == ["smoke"]
+    assert read_note({}, "tiny") is None
+    with pytest.raises(UserError, match=r"tiny: provenance.notes.benchmark.rows: ") as caught:
+        read_note({"benchmark": {**old, "rows": 3}}, "tiny")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_in_a_manifest_cannot_become_markup_on_the_card(measured):
+    manifest = open_bundle(measured[0]).manifest
+    hostile = "<img src=x>[a](http://b)|`\n# x"
+    record = AccuracyRecord(
+        dataset=hostile, protocol="deploy", precision="int8", runtime="openvino:CPU", images=3,
+        metrics={"Dice": 0.5}, trained_on=1,
+    )  # fmt: skip
+    recipe = {"data": {"root": hostile}, "model": {"backbone": hostile}}
+    provenance = manifest.provenance.model_copy(update={"recipe": recipe})
+    changed = {"name": hostile, "accuracy": [record], "provenance": provenance}
+    card = model_card(manifest.model_copy(update=changed))
+    # an escaped sign is text, and so is what stands in a code span
+    bare = re.sub(r"`[^`\n]*`", "", re.sub(r"\\.", "", card))
+    assert "<" not in bare and "](" not in bare and "\n# x" not in card
