@@ -45,6 +45,7 @@ from kdas_edge.environment import describe
 from kdas_edge.errors import UserError
 from kdas_edge.files import check_output_file, write_json
 from kdas_edge.latency import Latency, Run, Warmup, measure
+from kdas_edge.metrics.bootstrap import interval, resampled
 from kdas_edge.process import one_line_errors
 from kdas_edge.runtime import Segmenter
 from kdas_edge.runtime.backends.openvino import compile_model
@@ -52,7 +53,6 @@ from kdas_edge.runtime.buffer_pool import Workspace
 from kdas_edge.runtime.inputs import model_input
 
 RATIO, P99_MS, PYTHON_MS = 1.3, 33.0, 1.0
-RESAMPLES = 2000
 
 
 def bare_request(segmenter: Segmenter, inputs: list[np.ndarray]) -> Run:
@@ -155,12 +155,12 @@ def measure_preset(
 
 def python_of(outside: np.ndarray, pixels: np.ndarray) -> dict[str, Any]:
     """Difference of the medians of two (N,) series in seconds, and its interval, in ms."""
-    drawn = np.random.default_rng(0).integers(0, len(outside), (RESAMPLES, len(outside)))
+    drawn = resampled(len(outside), seed=0)
     medians = np.median(outside[drawn], axis=1) - np.median(pixels[drawn], axis=1)
-    low, high = 1e3 * np.percentile(medians, [2.5, 97.5])
+    low, high = interval(1e3 * medians)
     return {
         "python_ms": 1e3 * float(np.median(outside) - np.median(pixels)),
-        "python_ms_interval": [float(low), float(high)],
+        "python_ms_interval": [low, high],
     }
 
 

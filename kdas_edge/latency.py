@@ -7,6 +7,7 @@ candidates have settled, not after a fixed count.
 """
 
 import gc
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.errors import UserError
+from kdas_edge.metrics.bootstrap import SEED, interval, resampled
 
 # runs one inference; what it returns is dropped
 Run = Callable[[], object]
@@ -23,8 +25,6 @@ Run = Callable[[], object]
 MINIMUM_ROUNDS = 10
 # frames per second of endoscopy processors and of displays; a frame that takes longer is late
 DEADLINES = (25, 30, 50, 60)
-_RESAMPLES = 2000
-_SEED = 20231
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _warmed(plan: Warmup, samples: Sequence[float]) -> Warmed:
     return Warmed(len(samples), plan.change(samples), _settled(plan, samples))
 
 
-def speedup(reference: Latency, candidate: Latency, seed: int = _SEED) -> Ratio:
+def speedup(reference: Latency, candidate: Latency, seed: int = SEED) -> Ratio:
     """How many times faster `candidate` is than `reference`, with a bootstrap interval.
 
     Both come from one `measure`, so that sample i of both belongs to round i: rounds are resampled
@@ -251,14 +251,9 @@ def speedup(reference: Latency, candidate: Latency, seed: int = _SEED) -> Ratio:
     value = float(np.median(reference.samples) / np.median(candidate.samples))
     if reference is candidate:
         return Ratio(1.0, 1.0, 1.0)
-    rng = np.random.default_rng(seed)
-    count = len(reference.samples)
-    rounds = rng.integers(0, count, (_RESAMPLES, count))
-    ratios = np.median(reference.samples[rounds], axis=1) / np.median(
-        candidate.samples[rounds], axis=1
-    )
-    low, high = np.percentile(ratios, (2.5, 97.5))
-    return Ratio(value, float(low), float(high))
+    rounds = resampled(len(reference.samples), seed)
+    medians = (np.median(one.samples[rounds], axis=1) for one in (reference, candidate))
+    return Ratio(value, *interval(operator.truediv(*medians)))
 
 
 def _round(milliseconds: float) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdas_edge.data.dataset import TrainingData
-from kdas_edge.distill.validation import outputs_in_batches
+from kdas_edge.distill.validation import mask_dice, outputs_in_batches
 from kdas_edge.models.architecture import SegmentationNetwork
 from kdas_edge.models.checkpoints import load_network, save_network
 from kdas_edge.run import Run
@@ -69,12 +69,8 @@ def dice_by_shift(
     """
     total = np.zeros(len(SHIFTS))
     for logits, truth in outputs_in_batches(network, images, masks, size, batch):
-        area = truth.sum((1, 2, 3)).double()
         for index, shift in enumerate(SHIFTS):
-            marked = logits > -shift
-            hits = (marked & truth).sum((1, 2, 3)).double()
-            both = marked.sum((1, 2, 3)).double() + area
-            total[index] += float(torch.where(both == 0, 1.0, 2 * hits / both.clamp(min=1)).sum())
+            total[index] += float(mask_dice(logits > -shift, truth).sum())
     return total / len(images)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdas_edge.metrics.bootstrap import interval, resampled
 from kdas_edge.metrics.sizes import GROUPS, POLYP_FREE, members
 from kdas_edge.quantize.attempts import Phase
 from kdas_edge.quantize.evaluation import Evaluation
 
-_RESAMPLES = 2000
 # a group is warned of when it loses twice what the mean may, but not for less than one hundredth
 _WARN_FACTOR, _WARN_LEAST = 2.0, 0.01
 
@@ -161,9 +161,7 @@ def _is_better(one: Evaluation, other: Evaluation, reference: Evaluation, seed: 
 
 def paired_interval(lost: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
     """95 % bootstrap interval of the mean of paired differences (N,), whole images resampled."""
-    drawn = np.random.default_rng(seed).integers(0, len(lost), (_RESAMPLES, len(lost)))
-    low, high = np.quantile(lost[drawn].mean(1), [0.025, 0.975])
-    return float(low), float(high)
+    return interval(lost[resampled(len(lost), seed)].mean(axis=1))
 
 
 def group_table(
