@@ -211,7 +211,7 @@ def synth(
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
-    """Draw endoscopic scenes with exact masks: data for a trial.
+    """Make synthetic endoscopic scenes with exact masks: data for a trial.
 
     A model trained on them has learnt nothing about patients.
 
@@ -279,7 +279,7 @@ def corrupt(
     corruptions: Annotated[
         str | None, typer.Option("--corruptions", help="Only these, commas between. Default: all.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Other seeds draw other accidents.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds give other corruptions.")] = 0,
     width: Annotated[int, typer.Option(min=32, max=4096, help="Of one picture, in pixels.")] = 240,
 ) -> None:
     """Show what `bench --robustness` does to an image.

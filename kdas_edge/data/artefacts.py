@@ -1,8 +1,7 @@
-"""What training draws into images so that a network knows it: bubbles, and the marks of coding.
+"""Bubbles and coding artefacts as augmentation, on the device of the batch.
 
-`corruptions` spoils images to measure what a network bears; this is what it may learn from, drawn
-on the device of the batch, with other shapes and ranges. Whoever judges a network that was trained
-with it on `corruptions` should say so.
+`corruptions` measures robustness; these have other shapes and ranges. A network that was trained
+with them knows part of what `corruptions` tests, and its robustness figures should say so.
 """
 
 import math
@@ -42,8 +41,8 @@ _TO_YCC = (
 def add_bubbles(image: Tensor, seed: int) -> None:
     """Draw 5 to 60 bubbles, most of them in foam, into one image, in place.
 
-    Each shows its ground drawn together, as a thin film does, with a rim that is bright towards the
-    lamp and dark away from it, and a glint. The mask stays valid but for what moves within them.
+    Each shows what lies below it contracted, as a thin film does, with a rim that is bright towards
+    the lamp and dark away from it, and a glint. The mask stays valid but for what moves within it.
 
     Args:
         image: (3, H, W) float RGB in 0…1; the result may leave the range a little.

@@ -1,4 +1,4 @@
-"""Augmentation: one joint geometric transform for image and mask, then what only images suffer.
+"""Augmentation: one geometric transform of image and mask, then colour, blur and noise.
 
 All of it runs on the device.
 

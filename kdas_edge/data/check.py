@@ -1,4 +1,4 @@
-"""Look a data set over before a training is spent on it. Nothing is changed on disk. No torch.
+"""Checking a data set for faults before training. Nothing is changed on disk. No torch.
 
 Unlike the readers of `layout`, which stop at the first fault, this lists all of them.
 """

@@ -1,4 +1,4 @@
-"""All corruptions of one image on one sheet, so that a person can judge the strengths."""
+"""A contact sheet: all corruptions of one image, to judge the strengths by eye."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,9 +46,9 @@ def contact_sheet(
         cells = []
         for strength in (0, *STRENGTHS):
             title = f"{corruption.replace('_', ' ')} {strength}" if strength else "clean"
-            spoilt = corrupt(frame, corruption, strength, name, seed)
+            corrupted = corrupt(frame, corruption, strength, name, seed)
             # the corruption is of the full frame; only its picture is small
-            small = cv2.resize(spoilt, (width, height), interpolation=cv2.INTER_AREA)
+            small = cv2.resize(corrupted, (width, height), interpolation=cv2.INTER_AREA)
             cell = np.full((height + _LABEL + _GAP, width + _GAP, 3), _PAPER, np.uint8)
             cell[_LABEL : _LABEL + height, :width] = small
             place, font = (2, _LABEL - 7), cv2.FONT_HERSHEY_SIMPLEX

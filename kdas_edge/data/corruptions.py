@@ -1,4 +1,4 @@
-"""What goes wrong with endoscopic images, at three strengths, drawn the same way every time.
+"""Corruptions of endoscopic images at three strengths, reproducible.
 
     corrupt(frame, "motion_blur", strength=2, name="case_17", seed=0)
 
@@ -57,7 +57,7 @@ def corrupt(
         raise UserError(f"a frame is (H, W, 3) uint8 RGB, not {frame.shape} {frame.dtype}")
     if strength == 0:
         return frame.copy()
-    # without the strength: a higher one is the same accident, only worse
+    # without the strength: a higher one is the same corruption, only stronger
     key = f"{seed}\0{name}\0{corruption}".encode(errors="surrogateescape")
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key).digest()[:8]))
     return draw(np.ascontiguousarray(frame), strength - 1, rng)
@@ -253,7 +253,7 @@ def _bubble(out: Map, row: float, column: float, radius: float, rng: np.random.G
         return
     y, x = np.mgrid[top:bottom, left:right].astype(np.float32)
     away = np.hypot(y - row, x - column) / radius
-    # a thin film acts as a weak lens: the ground is drawn together towards the rim
+    # a thin film acts as a weak lens: what lies below is contracted towards the rim
     pull = 1 + 0.5 * np.clip(away, 0, 1) ** 2
     seen = cv2.remap(
         out.astype(np.float32),

@@ -22,7 +22,7 @@ Fingerprint = NDArray[np.float32]
 THUMBNAIL = 24
 # Everything darker, in all three colours, is the frame around the endoscope's picture.
 _BORDER_LEVEL = 30
-# A frame later, everything has moved by a pixel: a little blur, in thumbnail pixels, forgives it.
+# Between two frames everything moves by a pixel: a little blur, in thumbnail pixels, allows it.
 _SOFTEN = 0.6
 # Large gradients (a bright lower half) are shared by unrelated frames and count half.
 _BLUR = 4.0
@@ -34,8 +34,8 @@ _CLIP = 2.0
 # of Kvasir or CVC-300 comes nearer than 0.87 to a training image, while 37 of ClinicDB's 62 test
 # frames are above 0.915.
 NEAR_DUPLICATE = 0.915
-# Groups of a split are wider: to part two frames of one video costs more than to keep two strangers
-# together. Much lower, and unrelated videos grow together into one group.
+# Groups of a split are wider: to separate two frames of one video costs more than to keep two
+# unrelated ones together. Much lower, and unrelated videos grow together into one group.
 SAME_CONTENT = 0.87
 _BLOCK = 1024
 

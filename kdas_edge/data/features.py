@@ -1,4 +1,4 @@
-"""What a frame is like, in seven cheap numbers and the size of its polyp. No torch.
+"""Seven image statistics of a frame and the size of its polyp. No torch.
 
 The numbers say where activations will lie, not what is seen: a set of frames that covers them shows
 the quantiser the whole range of a day's work, dark and blurred frames and the wet ones included.

@@ -1,4 +1,4 @@
-"""Frames of folders and of video files, read the same way every time. No torch.
+"""Frames of folders and of video files. No torch.
 
 A folder lists its images; a video is decoded from its beginning, never sought in: codecs disagree
 on where frame 1234 lies, counting does not.

@@ -1,4 +1,4 @@
-"""Keeping held-out images out: no frame that is measured on may set anything. No torch."""
+"""Comparing frames with held-out images, which nothing may be trained or tuned on. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

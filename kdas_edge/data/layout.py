@@ -226,7 +226,7 @@ def orientation_problem(
     """What is wrong with the EXIF orientations of a pair, or "".
 
     A picture is shown turned as its EXIF orientation says. A mask without one may have been drawn
-    on what was shown, or on what is stored: where both have one size, nobody can tell.
+    on what was shown, or on what is stored: where both have one size, the files do not tell.
 
     Args:
         image: the image file.

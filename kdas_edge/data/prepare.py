@@ -1,4 +1,4 @@
-"""Make a compact copy of a data set at the size that trains, so that it fits in memory and travels.
+"""A compact copy of a data set at the training size.
 
 The copy has the layout of the original, so that every verb reads it as it reads the original. Its
 images went through `layout.resize_image`, the resize that trains: reading the copy at its own size

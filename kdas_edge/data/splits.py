@@ -69,10 +69,10 @@ def validation_split(
     """Cut a validation set from a training set by whole groups.
 
     Near-duplicate frames (of one video) and, with `group_by`, all frames of a patient stay on one
-    side; otherwise validation would measure memory. The result depends on the images' names and
-    content, the fraction, the seed and the threshold, not on the order of files or the number of
-    workers. Groups larger than a quarter of the validation set come last in the queue, so that one
-    long video does not decide the best epoch.
+    side; otherwise validation images would be known from training. The result depends on the
+    images' names and content, the fraction, the seed and the threshold, not on the order of files
+    or the number of workers. Groups larger than a quarter of the validation set come last in the
+    queue, so that one long video does not decide the best epoch.
 
     An image that `before` knows keeps its side, whatever the seed, the fraction and the file's
     name. Images that are new to it join the side of their group; of the other new groups

@@ -1,10 +1,10 @@
-"""Endoscopic scenes drawn by a program: for tests, for the demo, and for a machine without data.
+"""Synthetic endoscopic scenes with exact masks, for tests, the demo and trials without data.
 
-A colon is drawn as one looks into it: a dark lumen, haustral folds as warped rings around it, a
+A colon is rendered as one looks into it: a dark lumen, haustral folds as warped rings around it, a
 wet mucosa with vessels, lit by a lamp beside the camera. Polyps are domes on that surface, so that
 their shading, their highlights and their contact shadow come out of the same light as everything
-else, and their mask is known to the pixel. The hue of a polyp is drawn near that of its mucosa:
-colour alone does not find it. Scenes teach a pipeline to run, not a network to see patients.
+else, and their mask is known to the pixel. The hue of a polyp is chosen near that of its mucosa:
+colour alone does not find it. A network trained on scenes knows nothing about patients.
 
 Coordinates run from −1 to 1 over the frame, y downwards; heights are in the same unit.
 """
@@ -276,7 +276,7 @@ def _mucosa(frame: _Frame) -> Map:
 
 
 def _vessels(frame: _Frame) -> Map:
-    """Branching vessels as coverage 0…1: trees drawn by random walks that fork and thin out."""
+    """Branching vessels as coverage 0…1: trees made by random walks that fork and thin out."""
     rng, size = frame.rng, frame.size
     canvas = np.zeros((size, size), np.uint8)
     walkers = [

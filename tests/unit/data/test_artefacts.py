@@ -1,4 +1,4 @@
-"""Bubbles and the marks of coding that training draws: where they are, and what JPEG would do."""
+"""Bubbles and coding artefacts in training: where they are, and what JPEG would do."""
 
 import cv2
 import numpy as np

@@ -37,8 +37,8 @@ def test_a_person_still_sees_the_scene_at_the_highest_strength(frame, name):
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         return cv2.resize(grey, (12, 12), interpolation=cv2.INTER_AREA).astype(float).ravel()
 
-    spoilt = corrupt(frame, name, 3, "a")
-    assert np.corrcoef(coarse(frame), coarse(spoilt))[0, 1] > 0.7
+    corrupted = corrupt(frame, name, 3, "a")
+    assert np.corrcoef(coarse(frame), coarse(corrupted))[0, 1] > 0.7
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -47,7 +47,7 @@ def test_the_same_name_and_seed_give_the_same_pixels(frame, name):
     assert (corrupt(frame, name, 2, "case 1", seed=5) == first).all()
 
 
-def test_another_image_or_seed_draws_another_accident(frame):
+def test_another_image_or_seed_gives_another_corruption(frame):
     for name in ("motion_blur", "specular", "bubbles", "smoke", "noise", "colour_cast"):
         first = corrupt(frame, name, 2, "case 1", seed=5)
         assert (corrupt(frame, name, 2, "case 2", seed=5) != first).any(), name
