@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from kdas_edge.cli.options import CsvOption, JsonOption, LimitOption, ProtocolOption, SetsOption
+
 
 def bench(
     models: Annotated[
@@ -12,7 +14,6 @@ def bench(
         typer.Argument(
             help="Bundles, run directories or checkpoints. Default: the shipped student.",
             metavar="[MODEL...]",
-            show_default=False,
         ),
     ] = None,
     teacher: Annotated[
@@ -112,16 +113,9 @@ def bench(
             "--peer-config", help="YAML of a peer: how it is fed and read; one for each --peer."
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Only the first N images of each set.")
-    ] = None,
-    sets: Annotated[
-        str | None, typer.Option("--sets", help="Only these test sets, with commas between.")
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option("--protocol", help="paper, deploy or both. Default: both."),
-    ] = None,
+    limit: LimitOption = None,
+    sets: SetsOption = None,
+    protocol: ProtocolOption = None,
     robustness: Annotated[
         bool,
         typer.Option(
@@ -147,12 +141,8 @@ def bench(
             "--profile-top", min=1, help="Also the N slowest layers of each row; implies --profile."
         ),
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Write the result here, with every sample.")
-    ] = None,
-    csv: Annotated[
-        Path | None, typer.Option("--csv", help="Write one line per image and row here.")
-    ] = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
     html: Annotated[
         Path | None,
         typer.Option("--html", help="Write the page here, pareto.png and pareto.svg beside it."),

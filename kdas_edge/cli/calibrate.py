@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdas_edge.cli.options import JsonOption, OverwriteOption
+
 if TYPE_CHECKING:
     from kdas_edge.quantize.calibration.manifest import Manifest
 
@@ -14,7 +16,6 @@ def calibrate(
         list[Path],
         typer.Argument(
             help="Folders of images, data roots (their TrainDataset), video files.",
-            show_default=False,
         ),
     ],
     out: Annotated[
@@ -30,7 +31,6 @@ def calibrate(
         typer.Option(
             "--data",
             help="Data root whose test images must not be among the frames.",
-            show_default=False,
         ),
     ] = None,
     student: Annotated[
@@ -38,7 +38,6 @@ def calibrate(
         typer.Option(
             "--student",
             help="Float run that finds the polyps of frames without mask.",
-            show_default=False,
         ),
     ] = None,
     exclude_test: Annotated[
@@ -55,10 +54,8 @@ def calibrate(
         bool,
         typer.Option("--manifest-only", help="Write the JSON alone; for data roots."),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Write the summary here.", show_default=False)
-    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
 ) -> None:
     """Choose the frames that set the ranges of int8.
 

@@ -7,13 +7,12 @@ import typer
 
 
 def card(
-    bundle: Annotated[Path, typer.Argument(help="Directory of the bundle.", show_default=False)],
+    bundle: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
     results: Annotated[
         Path,
         typer.Argument(
             help="Result of kdas-edge bench on this bundle.",
             metavar="RESULT.json",
-            show_default=False,
         ),
     ],
 ) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdas_edge.cli.options import JsonOption, MaskValuesOption, OverwriteOption
+
 if TYPE_CHECKING:
     from kdas_edge.data.check import Report
     from kdas_edge.data.importing import ImportReport
@@ -17,16 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")]
-MaskValuesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--mask-values",
-        help="Values of the masks that are polyp, such as 1,2 or 128-255 or #ff0000.",
-        show_default=False,
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output folder.")]
 # how many files a finding, and how many findings a kind, are spelled out on the terminal
 _SHOWN = 3
 
@@ -34,7 +26,7 @@ _SHOWN = 3
 @app.command()
 def check(
     root: Annotated[Path, typer.Argument(help="PraNet layout, or a folder with images/ + masks/.")],
-    json: Json = None,
+    json: JsonOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings as well.")] = False,
     mask_values: MaskValuesOption = None,
     group_by: Annotated[
@@ -43,7 +35,6 @@ def check(
             "--group-by",
             help="Tell groups (patients, videos) of which two sets hold images: folder:N, a "
             "regular expression on file names, or FILE.csv[:COLUMN].",
-            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -138,8 +129,8 @@ def import_(
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds part off other groups.")] = 0,
     link: Annotated[bool, typer.Option("--link", help="Link to the images, do not copy.")] = False,
-    overwrite: Overwrite = False,
-    json: Json = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
 ) -> None:
     """Take a folder in any layout into ours.
 
@@ -208,8 +199,8 @@ def synth(
     test: Annotated[int, typer.Option(min=0, help="Test pairs.")] = 40,
     size: Annotated[int, typer.Option(min=32, max=4096, help="Side in pixels.")] = 352,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other scenes.")] = 0,
-    overwrite: Overwrite = False,
-    json: Json = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
 ) -> None:
     """Make synthetic endoscopic scenes with exact masks: data for a trial.
 
@@ -238,8 +229,8 @@ def prepare(
     size: Annotated[int, typer.Option(min=32, max=4096, help="Side in pixels.")] = 352,
     quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 90,
     mask_values: MaskValuesOption = None,
-    overwrite: Overwrite = False,
-    json: Json = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
 ) -> None:
     """Make a compact copy at the training size.
 

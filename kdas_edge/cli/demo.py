@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from kdas_edge.cli.options import JsonOption, OverwriteOption
+
 
 def demo(
     data: Annotated[
@@ -21,8 +23,8 @@ def demo(
     quick: Annotated[
         bool, typer.Option("--quick", help="A few steps of everything; the masks will be poor.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
-    json: Annotated[Path | None, typer.Option("--json", help="Write the results here.")] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
 ) -> None:
     """Run every step on a small scale, from images to the page.
 

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
+from kdas_edge.cli.options import JsonOption, OverwriteOption
 from kdas_edge.cli.train import (
     DataOption,
-    JsonOption,
     NameOption,
     OutOption,
     Overrides,
-    OverwriteOption,
     RecipeOption,
     ResumeOption,
     recipe_values,

@@ -1,13 +1,10 @@
 """`kdas-edge doctor`: what this machine can do."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from kdas_edge.cli.options import JsonOption
 
 
 def doctor(
-    json: Annotated[Path | None, typer.Option("--json", help="Write the findings here.")] = None,
+    json: JsonOption = None,
 ) -> None:
     """Look at this machine and its runtimes, with advice.
 

@@ -5,6 +5,16 @@ from typing import Annotated
 
 import typer
 
+from kdas_edge.cli.options import (
+    CsvOption,
+    JsonOption,
+    LimitOption,
+    MaskValuesOption,
+    OverwriteOption,
+    ProtocolOption,
+    SetsOption,
+)
+
 
 def evaluate(
     data: Annotated[
@@ -16,17 +26,13 @@ def evaluate(
         typer.Argument(
             help="Bundle, run directory or .safetensors checkpoint. Default: the shipped student.",
             metavar="[MODEL]",
-            show_default=False,
         ),
     ] = None,
     maps: Annotated[
         Path | None,
         typer.Option("--maps", help="Score this folder of 8-bit probability maps instead."),
     ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option("--protocol", help="paper, deploy or both. Default: both."),
-    ] = None,
+    protocol: ProtocolOption = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -42,32 +48,15 @@ def evaluate(
             "--precision", help="fp32, fp16, int8 or int8_weights. Default: int8 if there."
         ),
     ] = None,
-    sets: Annotated[
-        str | None, typer.Option("--sets", help="Only these test sets, with commas between.")
-    ] = None,
-    mask_values: Annotated[
-        str | None,
-        typer.Option(
-            "--mask-values",
-            help="Values of the masks that are polyp, such as 1,2 or 128-255. "
-            "Default: all that is not background.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Only the first N images of each set.")
-    ] = None,
+    sets: SetsOption = None,
+    mask_values: MaskValuesOption = None,
+    limit: LimitOption = None,
     maps_out: Annotated[
         Path | None, typer.Option("--maps-out", help="Write the probability maps here.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the folder of --maps-out.")
-    ] = False,
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Write the result here, with every image.")
-    ] = None,
-    csv: Annotated[
-        Path | None, typer.Option("--csv", help="Write one line per image here.")
-    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """Measure accuracy per data set, with 95 % intervals.
 

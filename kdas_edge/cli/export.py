@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdas_edge.cli.options import JsonOption, OverwriteOption
+
 if TYPE_CHECKING:
     from kdas_edge.bundle.manifest import Precision, Preset
     from kdas_edge.export.export_report import ExportedFile
@@ -17,7 +19,6 @@ def export(
         typer.Argument(
             help="Quantised run, float run or checkpoint. A quantised run carries its float "
             "student, so that the bundle gets both precisions. With --layout also a bundle.",
-            show_default=False,
         ),
     ],
     out: Annotated[
@@ -26,12 +27,11 @@ def export(
             "--out",
             "-o",
             help="The bundle's folder; the repository's, where RUN is a bundle.",
-            show_default=False,
         ),
     ],
     int8: Annotated[
         Path | None,
-        typer.Option("--int8", help="Quantised run, if RUN is the float one.", show_default=False),
+        typer.Option("--int8", help="Quantised run, if RUN is the float one."),
     ] = None,
     precision: Annotated[
         str | None,
@@ -39,7 +39,6 @@ def export(
             "--precision",
             help="Precisions to write, of fp32, fp16, int8 and int8_weights. Default: fp32, and "
             "int8 where there is a quantised run.",
-            show_default=False,
         ),
     ] = None,
     preset: Annotated[
@@ -48,7 +47,6 @@ def export(
             "--preset",
             help="Inputs to write, of core, camera and holoscan. Default: core,camera; all that "
             "it has, where RUN is a bundle.",
-            show_default=False,
         ),
     ] = None,
     layout: Annotated[
@@ -57,7 +55,6 @@ def export(
             "--layout",
             help="Write a model repository, too: for OpenVINO Model Server (ovms) or triton, "
             "beside the bundle, with the layout behind its name.",
-            show_default=False,
         ),
     ] = None,
     golden: Annotated[
@@ -65,7 +62,6 @@ def export(
         typer.Option(
             "--golden",
             help="Folder of images to store as golden frames; synthetic scenes by default.",
-            show_default=False,
         ),
     ] = None,
     data: Annotated[
@@ -73,7 +69,6 @@ def export(
         typer.Option(
             "--data",
             help="Images for the comparison with torch; they are not stored.",
-            show_default=False,
         ),
     ] = None,
     limit: Annotated[
@@ -90,7 +85,6 @@ def export(
         typer.Option(
             "--without",
             help="Model files to leave out, for a smaller bundle: fp32/camera.onnx,fp32/camera.xml",
-            show_default=False,
         ),
     ] = None,
     half_weights: Annotated[
@@ -105,12 +99,8 @@ def export(
         bool,
         typer.Option("--timing/--no-timing", help="Time int8 against fp32 in each runtime."),
     ] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing bundle or repository.")
-    ] = False,
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Write the table here.", show_default=False)
-    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
 ) -> None:
     """Write a bundle: OpenVINO IR, ONNX, manifest and proof.
 

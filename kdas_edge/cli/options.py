@@ -11,7 +11,6 @@ BundleOption = Annotated[
         "--bundle",
         "-b",
         help="Directory of the bundle. Default: the shipped student.",
-        show_default=False,
     ),
 ]
 
@@ -30,7 +29,6 @@ PrecisionOption = Annotated[
         "--precision",
         help="fp32, fp16, int8 or int8_weights; by default int8 where the bundle has it for "
         "this runtime.",
-        show_default=False,
     ),
 ]
 
@@ -40,6 +38,29 @@ PresetOption = Annotated[
         "--preset",
         help="core, or camera: preprocessing inside the graph. Default: core where the bundle "
         "has it.",
-        show_default=False,
+    ),
+]
+
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the result here.")]
+CsvOption = Annotated[Path | None, typer.Option("--csv", help="Write one line per image here.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is already in the output's place.")
+]
+
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Only the first N images of each set.")
+]
+SetsOption = Annotated[
+    str | None, typer.Option("--sets", help="Only these test sets, with commas between.")
+]
+ProtocolOption = Annotated[
+    str | None, typer.Option("--protocol", help="paper, deploy or both. Default: both.")
+]
+
+MaskValuesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-values",
+        help="Values of the masks that are polyp, such as 1,2 or 128-255 or #ff0000.",
     ),
 ]

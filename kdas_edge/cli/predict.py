@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kdas_edge.cli.options import BundleOption, PrecisionOption, PresetOption, TargetOption
+from kdas_edge.cli.options import (
+    BundleOption,
+    JsonOption,
+    OverwriteOption,
+    PrecisionOption,
+    PresetOption,
+    TargetOption,
+)
 
 if TYPE_CHECKING:
     from kdas_edge.runtime.images import FoundImages, ImageOptions
@@ -24,7 +31,6 @@ def predict(
         typer.Argument(
             help="An image, a folder of images, a video file, camera:0, or an rtsp:// or http:// "
             "address.",
-            show_default=False,
         ),
     ],
     bundle: BundleOption = None,
@@ -37,7 +43,6 @@ def predict(
             "--roi",
             help="Look at this part only: x,y,width,height, or auto: the picture within a black "
             "border.",
-            show_default=False,
         ),
     ] = None,
     teacher: Annotated[
@@ -52,18 +57,13 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
         "predictions"
     ),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")
-    ] = False,
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Write all numbers here.", show_default=False)
-    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
     jsonl: Annotated[
         Path | None,
         typer.Option(
             "--jsonl",
             help="One line of JSON per frame: boxes, areas, milliseconds.",
-            show_default=False,
         ),
     ] = None,
     record: Annotated[
@@ -71,7 +71,6 @@ def predict(
         typer.Option(
             "--record",
             help="MP4 file of the overlays.",
-            show_default=False,
             rich_help_panel=VIDEO,
         ),
     ] = None,
@@ -97,7 +96,6 @@ def predict(
         typer.Option(
             "--fps",
             help="Frames a second of a source that does not tell; makes a folder a video.",
-            show_default=False,
             rich_help_panel=VIDEO,
         ),
     ] = None,
@@ -106,15 +104,12 @@ def predict(
         typer.Option(
             "--budget-ms",
             help="Warn when p99 of the time of a frame exceeds this.",
-            show_default=False,
             rich_help_panel=VIDEO,
         ),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(
-            "--limit", help="Stop after so many frames.", show_default=False, rich_help_panel=VIDEO
-        ),
+        typer.Option("--limit", help="Stop after so many frames.", rich_help_panel=VIDEO),
     ] = None,
     reconnect: Annotated[
         int,
@@ -137,7 +132,6 @@ def predict(
         typer.Option(
             "--persist",
             help="k/n: show a region once it was there in k of the last n frames.",
-            show_default=False,
             rich_help_panel=STABILITY,
         ),
     ] = None,
@@ -146,7 +140,6 @@ def predict(
         typer.Option(
             "--hysteresis",
             help="A second, low threshold: what is marked stays marked above it.",
-            show_default=False,
             rich_help_panel=STABILITY,
         ),
     ] = None,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from kdas_edge.cli.options import JsonOption
+
 
 def report(
     results: Annotated[
@@ -24,9 +26,7 @@ def report(
     data: Annotated[
         Path | None, typer.Option("--data", help="The data of the benchmark, for the overlays.")
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Write the joined results here.")
-    ] = None,
+    json: JsonOption = None,
 ) -> None:
     """Write one page from benchmarks, also of several machines.
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from kdas_edge.cli.options import JsonOption, OverwriteOption
+
 RecipeOption = Annotated[
     Path | None, typer.Option("--recipe", "-r", help="YAML recipe; see the recipes/ folder.")
 ]
@@ -16,8 +18,6 @@ DataOption = Annotated[str | None, typer.Option("--data", help="Same as data.roo
 NameOption = Annotated[str | None, typer.Option("--name", help="Same as name=NAME.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of all runs.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the result here.")]
 
 
 def train(

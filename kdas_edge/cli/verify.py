@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from kdas_edge.cli.options import JsonOption
+
 
 def verify(
     bundle: Annotated[
@@ -19,7 +21,6 @@ def verify(
             "--targets",
             help="Where to run the golden vectors, comma-separated; by default the CPU of every "
             "runtime that is installed.",
-            show_default=False,
         ),
     ] = None,
     export: Annotated[
@@ -35,7 +36,6 @@ def verify(
         typer.Option(
             "--int8",
             help="Quantised run behind the int8 files, to export those again, too.",
-            show_default=False,
         ),
     ] = None,
     report: Annotated[
@@ -43,12 +43,9 @@ def verify(
         typer.Option(
             "--report",
             help="Folder for verification.json and verification.html.",
-            show_default=False,
         ),
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Write the checks here.", show_default=False)
-    ] = None,
+    json: JsonOption = None,
 ) -> None:
     """Check that a bundle is intact and reproduces its results.
 
