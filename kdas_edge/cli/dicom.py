@@ -92,6 +92,10 @@ def dicom(
         info(f"{skipped} DICOM objects of another kind were skipped")
     for note in sorted({row.note for row in rows if row.note is not None}):
         info(note)
+    left_empty = sorted({name for row in rows for name in row.left_empty})
+    if left_empty:
+        named = ", ".join(left_empty)
+        info(f"left empty in segmentations, as their values are not what DICOM allows: {named}")
     if any(row.frames for row in rows):
         info(f"segmentations and records are in {out}")
     bad = [row for row in rows if row.status in ("FAILED", "incomplete")]

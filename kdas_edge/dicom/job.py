@@ -107,6 +107,7 @@ class StoredFrames:
             try:
                 source = read_source(path)
                 row.source = source.uids()
+                row.left_empty = list(source.refused)
                 check_pixels(source)
                 if source.sop_instance in self._seen:
                     raise PictureError("has the SOP Instance UID of a file before it")

@@ -20,6 +20,10 @@ _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 _RLE = ("1.2.840.10008.1.2.5",)
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 READ = (*_NATIVE, *_RLE, *jpeg.SYNTAXES, *_JPEG_LS, *VIDEO)
+_MAY_BE_MISSING = {
+    "planar_configuration": "PlanarConfiguration",
+    "pixel_representation": "PixelRepresentation",
+}
 # colour model -> (samples per pixel, the encodings that may have it)
 _MODELS = {
     "RGB": (3, READ),
@@ -97,7 +101,14 @@ def frames(source: Source) -> Iterator[NDArray[np.uint8] | None]:
 
     jpeg.register()
     plugin = jpeg.PLUGIN if source.transfer_syntax in jpeg.SYNTAXES else ""
-    decoded = iter_pixels(source.path, decoding_plugin=plugin)
+    # what a file may leave out because it has one sense only, and pydicom insists on
+    told: dict[str, Any] = {"transfer_syntax_uid": source.transfer_syntax}
+    missing: dict[str, Any] = {
+        option: 0
+        for option, keyword in _MAY_BE_MISSING.items()
+        if value_of(source.header, keyword) is None
+    }
+    decoded = iter_pixels(source.path, decoding_plugin=plugin, **told, **missing)
     while True:
         try:
             # YBR_FULL becomes RGB here, planes become interleaved

@@ -24,6 +24,8 @@ class Row:
             of separate regions.
         segmentations: per file written its name, UIDs, kind and the source frames that it holds.
         masks: PNG files written instead, where no segmentation is possible.
+        left_empty: attributes of patient and study that the segmentation has without a value, since
+            the picture's is not allowed by the standard.
         note: why there is no segmentation, or None.
         error: what is wrong, or None.
         milliseconds: per stage the duration of every frame; decoding and writing are not in it.
@@ -38,6 +40,7 @@ class Row:
     marked: list[dict[str, float]] = field(default_factory=list)
     segmentations: list[dict[str, Any]] = field(default_factory=list)
     masks: list[str] = field(default_factory=list)
+    left_empty: list[str] = field(default_factory=list)
     note: str | None = None
     error: str | None = None
     milliseconds: dict[str, list[float]] = field(default_factory=dict, repr=False)

@@ -70,6 +70,17 @@ _PIXELS = (
 )
 # The largest frame that is accepted, in pixels: twice that of an 8K camera.
 MAX_PIXELS = 2**26
+# of a data set without meta information, by (implicit VR, little endian)
+_NATIVE_SYNTAXES: dict[tuple[bool | None, bool | None], str] = {
+    (True, True): "1.2.840.10008.1.2",
+    (False, True): "1.2.840.10008.1.2.1",
+    (False, False): "1.2.840.10008.1.2.2",
+}
+# dates and times that other standards separate: the form, and what is taken out
+_SEPARATED = {
+    "DA": ((r"\d{4}([-./])\d{2}\1\d{2}", "[-./]"),),
+    "TM": ((r"\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?", ":"),),
+}
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -97,6 +108,8 @@ class Source:
         rows: height of a frame in pixels.
         columns: width of a frame in pixels.
         frames: number of frames that the file declares, at least 1.
+        refused: attributes of patient and study whose values the standard does not allow; they are
+            left out of `header`. Their values are not told, they may say who the patient is.
     """
 
     path: Path
@@ -109,6 +122,7 @@ class Source:
     rows: int
     columns: int
     frames: int
+    refused: tuple[str, ...] = ()
 
     def uids(self) -> dict[str, str | None]:
         """What identifies the picture in a record; nothing else of the file goes there."""
@@ -156,7 +170,7 @@ def quiet() -> Iterator[None]:
 
 
 def find_files(paths: list[Path]) -> tuple[list[Path], set[Path]]:
-    """The files that the arguments mean: those named, and those with DICOM's prefix in a folder.
+    """The files that the arguments mean: those named, and those in a folder that begin as DICOM.
 
     A folder is searched to the bottom, because exported media keep pictures in folders without
     file endings. A file that ends in `.dcm` or `.dicom` is taken whatever it holds.
@@ -172,7 +186,7 @@ def find_files(paths: list[Path]) -> tuple[list[Path], set[Path]]:
         if path.is_dir():
             for file in sorted(path.rglob("*")):
                 named = file.suffix.lower() in (".dcm", ".dicom")
-                if file.is_file() and (named or _has_prefix(file)):
+                if file.is_file() and (named or _begins_as_dicom(file)):
                     files.setdefault(file, True)
         elif path.exists():
             files[path] = False
@@ -195,10 +209,15 @@ def read_source(path: Path) -> Source:
     if not path.is_file():
         raise PictureError("is not a regular file; name a DICOM file")
     try:
-        if not _has_prefix(path):
-            raise PictureError("is not a DICOM file (no DICM prefix at byte 128)")
+        if not _begins_as_dicom(path):
+            raise PictureError(
+                "is not a DICOM file (no DICM prefix at byte 128, and no data set at byte 0)"
+            )
         keywords = [*_IDENTITY, *PATIENT_AND_STUDY, *OPTIONAL, *_PIXELS]
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+        # forced: old devices wrote the data set alone, without prefix and meta information
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=list(keywords), force=True
+        )
     except PictureError:
         raise
     except OSError as error:
@@ -222,6 +241,8 @@ def read_source(path: Path) -> Source:
     if instance is None:
         raise PictureError("has no valid SOP Instance UID, so nothing could refer to it")
     syntax = uid_of(meta, "TransferSyntaxUID")
+    if syntax is None and not meta:
+        syntax = _NATIVE_SYNTAXES.get(header.original_encoding)
     if syntax is None:
         raise PictureError("names no transfer syntax in its file meta information; export it again")
     rows, columns = integer(header, "Rows"), integer(header, "Columns")
@@ -230,8 +251,10 @@ def read_source(path: Path) -> Source:
             f"declares {columns}×{rows} pixels; frames of 1 to {MAX_PIXELS} pixels are read"
         )
     frames = integer(header, "NumberOfFrames", 1)
+    if frames == 0 and not PICTURES[kind][1]:
+        frames = 1  # some devices write 0 where there is but one
     if frames < 1:
-        raise PictureError(f"declares {frames} frames; export it again")
+        raise PictureError(f"declares {frames} frames (0028,0008); export it again")
     return Source(
         path,
         header,
@@ -243,7 +266,35 @@ def read_source(path: Path) -> Source:
         rows,
         columns,
         frames,
+        _leave_out_refused(header),
     )
+
+
+def _leave_out_refused(header: "Dataset") -> tuple[str, ...]:
+    """Write dates and times in the standard's form; take out values that it does not allow.
+
+    Returns:
+        Keyword and tag of what was taken out.
+    """
+    import pydicom
+
+    refused = []
+    for keyword in (*PATIENT_AND_STUDY, *OPTIONAL):
+        value = value_of(header, keyword)
+        if value is None:
+            continue
+        element = header[keyword]
+        for form, separators in _SEPARATED.get(element.VR, ()):
+            if re.fullmatch(form, str(value)):
+                value = re.sub(separators, "", str(value))
+        try:
+            header[keyword] = pydicom.DataElement(
+                element.tag, element.VR, value, validation_mode=pydicom.config.RAISE
+            )
+        except ValueError:
+            refused.append(f"{keyword} {element.tag}")
+            del header[keyword]
+    return tuple(refused)
 
 
 def integer(header: "Dataset", keyword: str, default: int | None = None) -> int:
@@ -285,9 +336,16 @@ def short(value: object) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-def _has_prefix(path: Path) -> bool:
+def _begins_as_dicom(path: Path) -> bool:
+    """Whether a file has DICOM's prefix, or begins with an element of a data set at once."""
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            head = file.read(132)
     except OSError:
         return False
+    if head[128:] == b"DICM":
+        return True
+    # an element of the group 0002 or 0008, with a short value
+    group, length = head[:2], int.from_bytes(head[4:8], "little")
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    return len(head) == 132 and group in (b"\2\0", b"\10\0") and (explicit or length <= 64)

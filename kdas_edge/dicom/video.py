@@ -62,7 +62,7 @@ def _unpack(path: Path, stream: Path) -> None:
     try:
         with path.open("rb") as file, stream.open("wb") as out:
             # leaves the file at the tag of the pixel data, or at its end if there is none
-            pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows"])
+            pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows"], force=True)
             start = file.read(12)
             if len(start) < 12:
                 raise PictureError("has no pixel data; export it again")

@@ -8,6 +8,7 @@ from tiny_bundle import scene
 
 pytest.importorskip("highdicom", reason="needs kdas-edge[dicom]")
 import dicom_files as files
+from pydicom.dataset import Dataset
 
 from kdas_edge.dicom.pixels import frames
 from kdas_edge.dicom.source import (
@@ -59,6 +60,65 @@ def test_an_impossible_header_is_refused(
         ds.save_as(path, enforce_file_format=True)
         with pytest.raises(PictureError, match=message):
             read_source(path)
+
+
+@pytest.mark.parametrize("keyword", ["PlanarConfiguration", "PixelRepresentation"])
+def test_what_has_one_sense_only_may_be_missing(keyword: str, tmp_path: Path) -> None:
+    ds = files.picture(RGB)
+    delattr(ds, keyword)
+    source = read_source(files.save(ds, tmp_path / "picture.dcm"))
+    (frame,) = frames(source)
+    np.testing.assert_array_equal(frame, RGB[..., ::-1])
+
+
+def test_no_frames_are_one_of_a_still_and_an_error_of_a_video(tmp_path: Path) -> None:
+    still, several = files.picture(RGB), files.picture(RGB[None], files.TRUE_COLOR)
+    for ds in (still, several):
+        ds.NumberOfFrames = 0
+    with quiet():
+        source = read_source(files.save(still, tmp_path / "still.dcm"))
+        assert source.frames == 1 and len(list(frames(source))) == 1
+        with pytest.raises(PictureError, match=r"declares 0 frames \(0028,0008\)"):
+            read_source(files.save(several, tmp_path / "several.dcm"))
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_data_set_without_prefix_and_meta_information_is_read(
+    implicit: bool, tmp_path: Path
+) -> None:
+    whole, bare = files.picture(RGB), Dataset()
+    bare.update(whole)
+    path = tmp_path / "IM0001"
+    bare.save_as(path, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    assert find_files([tmp_path])[0] == [path]
+    source = read_source(path)
+    assert source.sop_instance == whole.SOPInstanceUID
+    (frame,) = frames(source)
+    np.testing.assert_array_equal(frame, RGB[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "kept"),
+    [
+        ("StudyDate", "2024-01-31", "20240131"),
+        ("StudyDate", "2024.01.31", "20240131"),
+        ("StudyTime", "12:30:05", "123005"),
+        ("PatientBirthDate", "2024-99-31", None),
+        ("PatientBirthDate", "unknown", None),
+        ("AccessionNumber", "A" * 40, None),
+    ],
+)
+def test_a_date_in_another_form_is_read_and_an_impossible_value_named_but_not_told(
+    keyword: str, value: str, kept: str | None, tmp_path: Path
+) -> None:
+    ds = files.picture(RGB)
+    with quiet():
+        setattr(ds, keyword, value)
+        source = read_source(files.save(ds, tmp_path / "picture.dcm"))
+    assert source.header.get(keyword) == kept
+    named = () if kept else (keyword,)
+    assert tuple(one.split()[0] for one in source.refused) == named
+    assert value not in str(source.refused)
 
 
 def test_another_object_is_told_from_a_damaged_file(tmp_path: Path) -> None:
