@@ -44,6 +44,7 @@ from kdas_edge.quantize.calibration.selection import feature_matrix
 from kdas_edge.quantize.evaluation import Evaluation, evaluate, polyp_fractions
 from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import DataRecipe, PtqRecipe
+from kdas_edge.table import number
 
 CHOICES = ("kcenter", "stratified", "random", "even")
 ELSEWHERE = "elsewhere"
@@ -248,7 +249,7 @@ def show(found: list[dict[str, Any]], float_dice: float, sets: dict[str, Residen
             if one[measure]["sd"] is not None:
                 text += f" ± {scale * one[measure]['sd']:.{digits}f}"
             row.append(text)
-        row.append(f"{one['distance_largest']['mean']:.2f}")
+        row.append(number(one["distance_largest"]["mean"], 2))
         cells.append(row)
     numbers = ", ".join(f"{len(one)} {name}" for name, one in sets.items())
     table(

@@ -36,6 +36,7 @@ from kdas_edge.models.inputs import normalise
 from kdas_edge.models.zoo import build
 from kdas_edge.process import one_line_errors
 from kdas_edge.recipe import ModelRecipe, TrainRecipe, load_recipe
+from kdas_edge.table import number
 
 SCALES = (0.75, 1.0, 1.25)
 EPOCHS = 120  # the published schedule
@@ -180,7 +181,7 @@ def main() -> None:
             "× plain loop",
             f"minutes for {EPOCHS} epochs of {IMAGES} images",
         ],
-        [[n, f"{medians[n]:.1f}", f"{ratios[n]:.2f}", f"{minutes[n]:.1f}"] for n in jobs],
+        [[n, number(medians[n], 1), number(ratios[n], 2), number(minutes[n], 1)] for n in jobs],
     )
     if args.json:
         settings = {k: v for k, v in vars(args).items() if k not in ("json", "data")}

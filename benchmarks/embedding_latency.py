@@ -51,6 +51,7 @@ from kdas_edge.runtime import Segmenter
 from kdas_edge.runtime.backends.openvino import compile_model
 from kdas_edge.runtime.buffer_pool import Workspace
 from kdas_edge.runtime.inputs import model_input
+from kdas_edge.table import number
 
 RATIO, P99_MS, PYTHON_MS = 1.3, 33.0, 1.0
 
@@ -200,7 +201,7 @@ def main() -> int:
         f"{first['marked_share']:.0%} of the frames marked; ms",
         ["preset", "what", "p50", "p90", "p99", "max"],
         [
-            [row["preset"], name, *(f"{timing[key]:.2f}" for key in ("p50", "p90", "p99", "max"))]
+            [row["preset"], name, *(number(timing[key], 2) for key in ("p50", "p90", "p99", "max"))]
             for row in rows
             for name, timing in row["latency"].items()
         ],

@@ -26,7 +26,7 @@ import openvino as ov
 import yaml
 from openvino import opset13 as ops
 
-from kdas_edge.bench.candidates import Candidate, TimedFrame
+from kdas_edge.bench.candidates import BenchCandidate, TimedFrame
 from kdas_edge.bench.peers import PeerBundle, open_peer
 from kdas_edge.bench.timing import WholeFrame, model_only
 from kdas_edge.console import table
@@ -36,6 +36,7 @@ from kdas_edge.latency import Latency, measure
 from kdas_edge.runtime.backends import open_backend
 from kdas_edge.runtime.backends.openvino import compile_model
 from kdas_edge.runtime.targets import parse_target
+from kdas_edge.table import number
 
 LIMIT_US = 50.0
 TARGET = parse_target("openvino:CPU:threads=1")
@@ -77,7 +78,7 @@ def overheads(rounds: int, size: int) -> dict[str, float]:
     loop = 1e6 * (_duration(21 * rounds) - _duration(rounds)) / (20 * rounds)
     with tempfile.TemporaryDirectory(prefix="kdas-edge-overhead-") as folder:
         bundle = write_copying_model(Path(folder), size)
-        copy = Candidate.of("copy", "peer", "fp32", TARGET, bundle)
+        copy = BenchCandidate.of("copy", "peer", "fp32", TARGET, bundle)
         copy.backend = open_backend(bundle, "fp32", TARGET)
         frames = [TimedFrame(np.zeros((size, size, 3), dtype=np.uint8)) for _ in range(4)]
         request = compile_model(Path(folder) / "copy.xml", TARGET).create_infer_request()
@@ -112,7 +113,7 @@ def main() -> int:
     table(
         f"overhead of the benchmark per inference, limit {LIMIT_US:g} µs",
         ["part", "µs"],
-        [[name, f"{value:.2f}"] for name, value in found.items()],
+        [[name, number(value, 2)] for name, value in found.items()],
     )
     if args.json:
         write_json(

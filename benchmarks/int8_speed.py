@@ -43,6 +43,7 @@ from kdas_edge.quantize.ptq import post_training_quantize
 from kdas_edge.recipe import ModelRecipe, PtqRecipe
 from kdas_edge.runtime.backends.openvino import open_file
 from kdas_edge.runtime.targets import Target
+from kdas_edge.table import number
 
 FRAMES = 2
 
@@ -225,9 +226,9 @@ def main() -> None:
         cells.append(
             [
                 f"{backbone} {name}",
-                f"{result.percentile(50) * 1e3:.1f}",
-                *(f"{ratio.value:.2f}" for ratio in ratios.values()),
-                f"{limit * 1e3:.1f}",
+                number(result.percentile(50) * 1e3, 1),
+                *(number(ratio.value, 2) for ratio in ratios.values()),
+                number(limit * 1e3, 1),
                 f"{share:.0%}",
             ]
         )
@@ -275,7 +276,10 @@ def _profiles(built: dict[Any, Any], inputs: dict[str, Any], args: Any) -> list[
             [
                 [
                     group,
-                    *(f"{g[group].milliseconds:.2f}" if group in g else "" for g in shown.values()),
+                    *(
+                        number(g[group].milliseconds, 2) if group in g else ""
+                        for g in shown.values()
+                    ),
                 ]
                 for group in groups
             ],

@@ -27,6 +27,7 @@ from kdas_edge.metrics.bootstrap import bootstrap_mean
 from kdas_edge.metrics.overlap import dice
 from kdas_edge.metrics.sizes import members
 from kdas_edge.process import one_line_errors
+from kdas_edge.table import number
 
 SIZES = (192, 256, 352)
 # 1: the image's own size, as a UNet's
@@ -58,7 +59,7 @@ def main() -> None:
             rows.append({"size": size, "stride": stride, "dice": found})
 
     cells = [
-        [str(row["size"]), str(row["stride"]), *(f"{row['dice'][g]['mean']:.4f}" for g in groups)]
+        [row["size"], row["stride"], *(number(row["dice"][g]["mean"], 4) for g in groups)]
         for row in rows
     ]
     table("Dice of the masks themselves", ["size", "stride", *groups], cells)

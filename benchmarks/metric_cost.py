@@ -39,6 +39,7 @@ from kdas_edge.metrics.geometry import MaskGeometry
 from kdas_edge.process import one_line_errors
 from kdas_edge.runtime.backends import open_backend
 from kdas_edge.runtime.targets import parse_target
+from kdas_edge.table import number
 
 # the frame sizes of CVC-ClinicDB, CVC-300 and Kvasir-SEG (typical)
 SIZES = ((384, 288), (574, 500), (622, 529))
@@ -153,7 +154,7 @@ def main() -> None:
     table(
         f"{bundle.name} {precision} on {target}, {len(rows)} images",
         ["part", "ms per image", "share of inference"],
-        [[name, f"{v / len(rows):.2f}", f"{share[name]:.2f}"] for name, v in total.items()],
+        [[name, number(v / len(rows), 2), number(share[name], 2)] for name, v in total.items()],
     )
     print(
         f"whole pass on {whole}: {whole_pass['seconds']:.1f} s, "

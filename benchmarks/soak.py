@@ -269,10 +269,10 @@ def main() -> int:
         [
             [
                 number,
-                f"{t['p50_ms']:.2f}",
-                f"{t['p99_ms']:.2f}",
-                f"{t['max_ms']:.2f}",
-                f"{t['control_ms']:.2f}",
+                number(t["p50_ms"], 2),
+                number(t["p99_ms"], 2),
+                number(t["max_ms"], 2),
+                number(t["control_ms"], 2),
                 t["resident_mb"],
             ]
             for number, t in enumerate(found["tenths"], 1)

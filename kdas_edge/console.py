@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kdas_edge.table import NONE, Cell, Column, Layout, Table, fit, transposed, wrap
+from kdas_edge.table import NONE, Cell, Column, Fit, Table, fit, transposed, wrap
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -141,7 +141,7 @@ def print_table(table: Table) -> None:
         console.print(Text(table.below))
 
 
-def _grid(table: Table, layout: Layout) -> "RichTable":
+def _grid(table: Table, layout: Fit) -> "RichTable":
     from rich.table import Table as RichTable
     from rich.text import Text
 

@@ -138,7 +138,7 @@ def code(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Fit:
     """How a table fits a width.
 
     Attributes:
@@ -152,7 +152,7 @@ class Layout:
     left_out: tuple[str, ...] = ()
 
 
-def fit(table: Table, width: int, measure: Callable[[str], int] = len) -> Layout | None:
+def fit(table: Table, width: int, measure: Callable[[str], int] = len) -> Fit | None:
     """Choose columns and their widths.
 
     Columns of text are wrapped between words, numbers never. If that does not suffice the columns
@@ -184,7 +184,7 @@ def fit(table: Table, width: int, measure: Callable[[str], int] = len) -> Layout
         widths[i] += given
         spare -= given
     left_out = tuple(c.heading for i, c in enumerate(table.columns) if i not in shown)
-    return Layout(tuple(shown), tuple(widths[i] for i in shown), left_out)
+    return Fit(tuple(shown), tuple(widths[i] for i in shown), left_out)
 
 
 def transposed(table: Table) -> list[Table]:

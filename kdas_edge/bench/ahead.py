@@ -39,6 +39,6 @@ def load_ahead(
                 ready, future = waiting.popleft()
                 yield ready, future.result()
         finally:
-            # an error, or a caller that stops early, must not wait for what nobody wants
+            # an error, or a caller that stops early, must not wait for what is not needed
             for _, future in waiting:
                 future.cancel()

@@ -103,7 +103,7 @@ class TimedFrame:
 
 
 @dataclass
-class Candidate:
+class BenchCandidate:
     """One model × precision × target while it is measured.
 
     Attributes:
@@ -121,7 +121,7 @@ class Candidate:
     @classmethod
     def of(
         cls, model: str, role: Role, precision: str, target: Target, bundle: Bundle
-    ) -> "Candidate":
+    ) -> "BenchCandidate":
         """A candidate that is not loaded yet."""
         row = Row(model=model, role=role, precision=precision, target=str(target))
         return cls(row, target, bundle)
@@ -177,7 +177,7 @@ def precisions_of(bundle: Bundle, target: Target, settings: Settings) -> list[st
     return held or ["fp32" if settings.precisions is None else settings.precisions[0]]
 
 
-def load(group: Sequence[Candidate]) -> None:
+def load(group: Sequence[BenchCandidate]) -> None:
     """Load every model; one that cannot be loaded fails and says why."""
     for candidate in group:
         row, bundle, target = candidate.row, candidate.bundle, candidate.target

@@ -198,7 +198,7 @@ def choose_precision(bundle: Bundle, target: Target, asked: str | None) -> str:
 
 
 def default_target(bundle: Bundle) -> str:
-    """Where a model runs if nobody says: a checkpoint in torch, a bundle in OpenVINO."""
+    """Where a model runs by default: a checkpoint in torch, a bundle in OpenVINO."""
     return "torch:cpu" if is_checkpoint(bundle) else "openvino:CPU"
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kdas_edge.bench.candidates import Candidate, Settings, timed_frames
+from kdas_edge.bench.candidates import BenchCandidate, Settings, timed_frames
 from kdas_edge.bench.energy import EnergyMeter, energy_per_frame
 from kdas_edge.bench.results import Throughput, ThroughputEntry, Unavailable
 from kdas_edge.bench.startup import measure_startup
@@ -17,7 +17,7 @@ from kdas_edge.errors import last_line
 _THROUGHPUT_SECONDS = 10.0
 
 
-def measure_startups(group: Sequence[Candidate]) -> None:
+def measure_startups(group: Sequence[BenchCandidate]) -> None:
     """Load each model in a fresh process, for its time to load and its memory."""
     alive = [candidate for candidate in group if not candidate.failed]
     if not alive:
@@ -29,7 +29,7 @@ def measure_startups(group: Sequence[Candidate]) -> None:
 
 
 def measure_energy(
-    group: Sequence[Candidate], sets: dict[str, ImageSet], meter: EnergyMeter
+    group: Sequence[BenchCandidate], sets: dict[str, ImageSet], meter: EnergyMeter
 ) -> None:
     """Energy per frame of each candidate, or why it cannot be told."""
     alive = [candidate for candidate in group if not candidate.failed]
@@ -47,7 +47,9 @@ def measure_energy(
             advance()
 
 
-def run_sustained(group: Sequence[Candidate], sets: dict[str, ImageSet], minutes: float) -> None:
+def run_sustained(
+    group: Sequence[BenchCandidate], sets: dict[str, ImageSet], minutes: float
+) -> None:
     """Run each candidate for so long without a pause, one after the other: they share the heat."""
     frames = timed_frames(sets)
     for one in group:
@@ -62,7 +64,7 @@ def run_sustained(group: Sequence[Candidate], sets: dict[str, ImageSet], minutes
 
 
 def measure_throughputs(
-    group: Sequence[Candidate], sets: dict[str, ImageSet], settings: Settings
+    group: Sequence[BenchCandidate], sets: dict[str, ImageSet], settings: Settings
 ) -> list[ThroughputEntry]:
     """Frames a second of every candidate that has a latency, for a table of its own.
 

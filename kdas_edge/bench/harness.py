@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from kdas_edge import environment
 from kdas_edge.bench.accuracy import data_fingerprint
-from kdas_edge.bench.candidates import Candidate, Settings, load, precisions_of
+from kdas_edge.bench.candidates import BenchCandidate, Settings, load, precisions_of
 from kdas_edge.bench.energy import EnergyMeter
 from kdas_edge.bench.extras import (
     measure_energy,
@@ -78,12 +78,12 @@ def run(
     meter = EnergyMeter()
     throughput: list[ThroughputEntry] = []
     robustness: list[RobustnessEntry] = []
-    candidates: list[Candidate] = []
+    candidates: list[BenchCandidate] = []
     scores: Scores = {}
     before = environment.load_average()
     for target in targets:
         group = [
-            Candidate.of(name, role, precision, target, bundle)
+            BenchCandidate.of(name, role, precision, target, bundle)
             for name, role, bundle in zip(names, roles, bundles, strict=True)
             for precision in precisions_of(bundle, target, settings)
         ]

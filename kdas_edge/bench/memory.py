@@ -7,7 +7,7 @@ UNAVAILABLE = "resident memory is read from /proc, which this system has not"
 
 
 def resident_bytes(status: Path = Path("/proc/self/status")) -> int | None:
-    """Memory of this process that lies in RAM now, in bytes; None where nobody tells.
+    """Memory of this process that lies in RAM now, in bytes; None where the system does not tell.
 
     Weights that a runtime maps from the file count as soon as they have been read.
 

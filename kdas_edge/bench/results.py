@@ -81,7 +81,7 @@ class Difference(Estimate):
     metric: str
 
 
-class ImageRow(NamedTuple):
+class ScoredImage(NamedTuple):
     """One image of an `ImageScores`.
 
     Attributes:
@@ -125,10 +125,10 @@ class ImageScores(Record):
             raise ValueError("the columns have not the same length")
         return self
 
-    def rows(self) -> Iterator[ImageRow]:
+    def rows(self) -> Iterator[ScoredImage]:
         """One image after the other."""
         for i, name in enumerate(self.names):
-            yield ImageRow(
+            yield ScoredImage(
                 name,
                 self.polyp_fractions[i] if self.polyp_fractions else None,
                 {metric: values[i] for metric, values in self.metrics.items()},
@@ -370,7 +370,7 @@ class Energy(Record):
     source: str
 
 
-class Window(Record):
+class SustainedWindow(Record):
     """A part of a sustained run; percentiles in milliseconds."""
 
     start_s: float
@@ -390,12 +390,12 @@ class Sustained(Record):
     seconds: float
     inferences: int
     window_seconds: float
-    windows: list[Window] = Field(min_length=1)
+    windows: list[SustainedWindow] = Field(min_length=1)
     slowdown: float
     worst_slowdown: float
 
 
-class LayerGroup(Record):
+class LayerGroupRecord(Record):
     """All layers of one type; kernels with their milliseconds, the longest first."""
 
     group: str
@@ -425,7 +425,7 @@ class ProfileRecord(Record):
     inference: float
     total: float
     int8_share: float | None = None
-    groups: list[LayerGroup]
+    groups: list[LayerGroupRecord]
     layers: list[LayerRecord]
 
 

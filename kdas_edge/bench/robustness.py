@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.bench.accuracy import Predict, to_size
 from kdas_edge.bench.ahead import load_ahead
-from kdas_edge.bench.candidates import Candidate, Settings
+from kdas_edge.bench.candidates import BenchCandidate, Settings
 from kdas_edge.bench.models import predictor
 from kdas_edge.bench.results import MAIN_METRIC, AccuracyKey, RobustnessEntry
 from kdas_edge.bench.scores import ImageScore, SetScores, paired_difference
@@ -103,7 +103,7 @@ def score_corrupted(
 
 
 def measure_robustness(
-    group: Sequence[Candidate],
+    group: Sequence[BenchCandidate],
     sets: Mapping[str, ImageSet],
     settings: Settings,
     teacher: str | None,
@@ -113,7 +113,7 @@ def measure_robustness(
     Returns:
         Nothing where none is left.
     """
-    chosen: dict[AccuracyKey, Candidate] = {}
+    chosen: dict[AccuracyKey, BenchCandidate] = {}
     for one in group:
         of_teacher = one.row.role == "teacher" and one.row.precision != "fp32"
         if not one.failed and one.backend is not None and not of_teacher:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kdas_edge.bench.accuracy import evaluate_many
-from kdas_edge.bench.candidates import Candidate, Settings, load
+from kdas_edge.bench.candidates import BenchCandidate, Settings, load
 from kdas_edge.bench.entries import References, accuracy_entry
 from kdas_edge.bench.models import lineage_of, predictor
 from kdas_edge.bench.results import AccuracyEntry, AccuracyKey, Protocol
@@ -18,10 +18,10 @@ Scores = dict[AccuracyKey, dict[str, dict[Protocol, SetScores]]]
 
 
 def score(
-    group: Sequence[Candidate], sets: dict[str, ImageSet], settings: Settings, scores: Scores
+    group: Sequence[BenchCandidate], sets: dict[str, ImageSet], settings: Settings, scores: Scores
 ) -> None:
     """Score the candidates whose accuracy no earlier target has computed, into `scores`."""
-    pending: dict[AccuracyKey, Candidate] = {}
+    pending: dict[AccuracyKey, BenchCandidate] = {}
     for one in group:
         if not one.failed and one.backend is not None and one.accuracy_key not in scores:
             pending.setdefault(one.accuracy_key, one)
@@ -56,7 +56,7 @@ def score(
 
 
 def score_elsewhere(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[BenchCandidate],
     target: Target,
     sets: dict[str, ImageSet],
     settings: Settings,
@@ -67,11 +67,11 @@ def score_elsewhere(
     Returns:
         Model and precision to the key under which their scores are found.
     """
-    group: dict[tuple[str, str], Candidate] = {}
+    group: dict[tuple[str, str], BenchCandidate] = {}
     for one in candidates:
         row = one.row
         if not one.failed and (row.model, row.precision) not in group:
-            group[row.model, row.precision] = Candidate.of(
+            group[row.model, row.precision] = BenchCandidate.of(
                 row.model, row.role, row.precision, target, one.bundle
             )
     try:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kdas_edge.bench.results import Sustained, Window
+from kdas_edge.bench.results import Sustained, SustainedWindow
 from kdas_edge.errors import UserError
 from kdas_edge.latency import Run
 
@@ -44,7 +44,7 @@ def sustain(
         )
     length = max(seconds / windows, min(_SHORTEST_WINDOW, seconds))
     count = max(1, round(seconds / length))
-    summaries: list[Window] = []
+    summaries: list[SustainedWindow] = []
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -76,9 +76,9 @@ def sustain(
     )
 
 
-def _summary(start: float, samples: list[float]) -> Window:
+def _summary(start: float, samples: list[float]) -> SustainedWindow:
     p50, p99 = np.percentile(samples, (50, 99))
-    return Window(
+    return SustainedWindow(
         start_s=round(start, 3),
         inferences=len(samples),
         p50=round(1e3 * float(p50), 4),

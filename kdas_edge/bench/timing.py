@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge import latency
-from kdas_edge.bench.candidates import Candidate, Settings, TimedFrame, timed_frames
+from kdas_edge.bench.candidates import BenchCandidate, Settings, TimedFrame, timed_frames
 from kdas_edge.bench.models import NOT_FINITE
 from kdas_edge.bench.pipeline import Pipeline
 from kdas_edge.bench.profiling import profile_row
@@ -45,7 +45,7 @@ class WholeFrame:
         }
 
 
-def model_only(candidate: Candidate, frames: Sequence[TimedFrame]) -> latency.Run:
+def model_only(candidate: BenchCandidate, frames: Sequence[TimedFrame]) -> latency.Run:
     """One inference: the input is ready, as it is when a host prepares the next frame meanwhile."""
     assert candidate.backend is not None
     infer, inputs = candidate.backend.infer, itertools.cycle(candidate.inputs(frames))
@@ -53,7 +53,7 @@ def model_only(candidate: Candidate, frames: Sequence[TimedFrame]) -> latency.Ru
 
 
 def measure_latencies(
-    group: Sequence[Candidate], sets: dict[str, ImageSet], settings: Settings
+    group: Sequence[BenchCandidate], sets: dict[str, ImageSet], settings: Settings
 ) -> None:
     """Time the loaded models of one target in turns; ratios refer to the teacher's fp32."""
     alive = {str(index): one for index, one in enumerate(group) if one.backend is not None}
@@ -93,7 +93,7 @@ def measure_latencies(
             row.end_to_end = _end_to_end(one, key, whole.get(key), timings, reference, frames)
 
 
-def profile(group: Sequence[Candidate], sets: dict[str, ImageSet]) -> None:
+def profile(group: Sequence[BenchCandidate], sets: dict[str, ImageSet]) -> None:
     """Where the time goes; a runtime that cannot tell does not fail the row."""
     frames = timed_frames(sets)
     alive = [candidate for candidate in group if not candidate.failed]
@@ -116,7 +116,7 @@ def profile(group: Sequence[Candidate], sets: dict[str, ImageSet]) -> None:
 
 
 def _end_to_end(
-    one: Candidate,
+    one: BenchCandidate,
     key: str,
     run: WholeFrame | None,
     timings: dict[str, latency.Latency | Exception],
@@ -139,7 +139,7 @@ def _end_to_end(
     )
 
 
-def _not_finite(one: Candidate, frames: Sequence[TimedFrame]) -> str | None:
+def _not_finite(one: BenchCandidate, frames: Sequence[TimedFrame]) -> str | None:
     """Why the output is no result; a latency of a network that computes NaN says nothing."""
     assert one.backend is not None
     try:

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from kdas_edge.bench.candidates import Candidate
+from kdas_edge.bench.candidates import BenchCandidate
 from kdas_edge.bench.models import is_bundle
 from kdas_edge.errors import last_line
 from kdas_edge.evidence.golden import check_golden
 from kdas_edge.runtime.backends import FORMATS
 
 
-def check_golden_vectors(group: Sequence[Candidate]) -> None:
+def check_golden_vectors(group: Sequence[BenchCandidate]) -> None:
     """Run the golden frames through every loaded model of a bundle, as `kdas-edge verify` does.
 
     A model that fails keeps its numbers, and its row says why it is refused. Models loaded for a

@@ -248,6 +248,7 @@ def prepare(
     from kdas_edge.data.prepare import prepare as prepare_data
     from kdas_edge.data.prepare import record
     from kdas_edge.files import write_json
+    from kdas_edge.table import number
 
     prepared = prepare_data(root, out, size, quality, overwrite, mask_values=mask_values)
     if json is not None:
@@ -256,7 +257,13 @@ def prepare(
         f"{out}: {size}×{size} pixels, JPEG quality {quality}",
         ["set", "images", "MB", "PSNR mean, dB", "PSNR worst, dB"],
         [
-            [name, one.images, f"{one.bytes / 1e6:.1f}", f"{one.psnr_mean:.1f}", one.psnr_min]
+            [
+                name,
+                one.images,
+                number(one.bytes / 1e6, 1),
+                number(one.psnr_mean, 1),
+                number(one.psnr_min, 1),
+            ]
             for name, one in prepared.items()
         ],
     )

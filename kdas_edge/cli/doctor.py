@@ -22,15 +22,24 @@ def doctor(
       kdas-edge doctor
       kdas-edge doctor --json doctor.json
     """
-    from kdas_edge.console import table
+    from kdas_edge.console import print_table
     from kdas_edge.doctor.diagnosis import examine
     from kdas_edge.files import write_json
+    from kdas_edge.table import Cell, Column, build
 
     result = examine()
     if json is not None:
-        write_json(json, result)
-    table(
-        "kdas-edge doctor",
-        ["area", "what", "found", "verdict", "advice"],
-        [[str(value) for value in finding.values()] for finding in result["findings"]],
+        write_json(json, result.as_json())
+    print_table(
+        build(
+            "kdas-edge doctor",
+            [
+                (Column("area", rank=1), lambda finding: Cell(finding.area)),
+                (Column("what"), lambda finding: Cell(finding.what)),
+                (Column("found"), lambda finding: Cell(finding.found)),
+                (Column("verdict"), lambda finding: Cell(finding.verdict)),
+                (Column("advice"), lambda finding: Cell(finding.advice)),
+            ],
+            result.findings,
+        )
     )

@@ -136,6 +136,7 @@ def export(
     from kdas_edge.export.presets import DEFAULT_PRESETS
     from kdas_edge.export.writer import export_bundle
     from kdas_edge.files import check_output_directory, write_json
+    from kdas_edge.table import Cell, number
 
     repository = out.with_name(f"{out.name}-{served}")
     if served is not None:
@@ -165,11 +166,11 @@ def export(
                 row.path,
                 row.precision,
                 row.format,
-                f"{row.bytes / 1e6:.2f}",
+                number(row.bytes / 1e6),
                 _format_versions(row),
-                f"{found.probability:.1e}" if found else "",
-                f"{100 * found.disagreement:.4f}" if found else "",
-                f"{100 * found.worst:.4f}" if found else "",
+                Cell(f"{found.probability:.1e}", found.probability) if found else "",
+                number(100 * found.disagreement, 4) if found else "",
+                number(100 * found.worst, 4) if found else "",
                 row.status if not row.reason else f"{row.status}: {row.reason}",
             ]
         )

@@ -314,7 +314,10 @@ def _video(
 
 def _stage_table(title: str, stages: dict[str, dict[str, float]]) -> None:
     from kdas_edge.console import table
+    from kdas_edge.table import number
 
     names = list(next(iter(stages.values())))
-    rows = [[stage, *(f"{values[name]:.2f}" for name in names)] for stage, values in stages.items()]
+    rows = [
+        [stage, *(number(values[name], 2) for name in names)] for stage, values in stages.items()
+    ]
     table(title, ["stage", *names], rows)

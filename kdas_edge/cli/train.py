@@ -67,6 +67,7 @@ def run_recipe(
     from kdas_edge.distill.training import run_training
     from kdas_edge.files import write_json
     from kdas_edge.recipe import TrainRecipe, load_recipe
+    from kdas_edge.table import number
 
     resolved = load_recipe(TrainRecipe, recipe, values)
     summary = run_training(resolved, out, resume, overwrite)
@@ -78,10 +79,10 @@ def run_recipe(
         [
             [
                 summary["best_epoch"],
-                f"{summary['best_validation_dice']:.4f}",
-                f"{summary['parameters'] / 1e6:.2f}",
-                f"{summary['multiply_accumulates'] / 1e9:.2f}",
-                f"{summary['seconds'] / 60:.1f}",
+                number(summary["best_validation_dice"], 4),
+                number(summary["parameters"] / 1e6, 2),
+                number(summary["multiply_accumulates"] / 1e9, 2),
+                number(summary["seconds"] / 60, 1),
             ]
         ],
     )

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kdas_edge.table import Cell, count, number
+
 Status = Literal["done", "incomplete", "FAILED", "skipped"]
 
 
@@ -53,10 +55,10 @@ class Row:
         }
         return record
 
-    def cells(self) -> list[str]:
+    def cells(self) -> list[Cell]:
         """What a table shows: frames, those with polyp, largest share in %, ms, files written."""
         if self.status in ("FAILED", "skipped"):
-            return ["", "", "", "", f"{self.status}: {self.error}"]
+            return [*4 * [Cell("")], Cell(f"{self.status}: {self.error}")]
         largest = max((100 * found["polyp_fraction"] for found in self.marked), default=0.0)
         duration = sum(float(np.median(values)) for values in self.milliseconds.values())
         done = [str(written["kind"]) for written in self.segmentations]
@@ -66,9 +68,9 @@ class Row:
         if self.error is not None:
             written += f"; INCOMPLETE: {self.error}"
         return [
-            str(self.frames),
-            str(len(self.marked)),
-            f"{largest:.2f}",
-            f"{duration:.1f}",
-            written,
+            count(self.frames),
+            count(len(self.marked)),
+            number(largest),
+            number(duration, 1),
+            Cell(written),
         ]

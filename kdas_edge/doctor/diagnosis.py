@@ -7,25 +7,40 @@ import importlib.metadata
 import importlib.util
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kdas_edge import environment
 from kdas_edge.doctor.advice import Machine, advise
-from kdas_edge.doctor.findings import Finding, Verdict
+from kdas_edge.doctor.findings import MachineFinding, Verdict
 from kdas_edge.doctor.tuning import tuning
 from kdas_edge.runtime.backends import runtime_devices
 
 SCHEMA = "kdas-edge/doctor/1"
 
 
-def examine() -> dict[str, Any]:
-    """Look at processor, runtimes, packages, compilers and settings of the machine.
+@dataclass(frozen=True)
+class Diagnosis:
+    """What this machine can do.
 
-    Returns:
-        A JSON object: `environment`, `devices` per runtime, and `findings`.
+    Attributes:
+        environment: of `environment.describe`.
+        devices: per runtime.
+        findings: one for each thing that was looked at.
     """
+
+    environment: dict[str, Any]
+    devices: dict[str, list[str]]
+    findings: list[MachineFinding]
+
+    def as_json(self) -> dict[str, Any]:
+        """A JSON object of schema `SCHEMA`."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def examine() -> Diagnosis:
+    """Look at processor, runtimes, packages, compilers and settings of the machine."""
     described = environment.describe()
     devices = {name: _devices(name) for name in ("openvino", "onnxruntime", "torch")}
     findings = [
@@ -37,12 +52,7 @@ def examine() -> dict[str, Any]:
         *_extras(),
         *tuning(described),
     ]
-    return {
-        "schema": SCHEMA,
-        "environment": described,
-        "devices": devices,
-        "findings": [asdict(finding) for finding in findings],
-    }
+    return Diagnosis(described, devices, findings)
 
 
 def _devices(runtime: str) -> list[str]:
@@ -54,11 +64,11 @@ def _devices(runtime: str) -> list[str]:
     return ["cpu", "cuda"] if _torch_is_cuda_build() and _nvidia_driver() else ["cpu"]
 
 
-def _processor(described: dict[str, Any]) -> list[Finding]:
+def _processor(described: dict[str, Any]) -> list[MachineFinding]:
     features: dict[str, bool | None] = described["cpu_features"]
     present = [name for name, value in features.items() if value]
     findings = [
-        Finding(
+        MachineFinding(
             "processor",
             "name",
             f"{described['cpu']}, {described['cpus_usable']} of {described['cpus_logical']} usable",
@@ -67,7 +77,7 @@ def _processor(described: dict[str, Any]) -> list[Finding]:
     if all(value is None for value in features.values()):
         return [
             *findings,
-            Finding(
+            MachineFinding(
                 "processor",
                 "features",
                 "unknown",
@@ -77,22 +87,24 @@ def _processor(described: dict[str, Any]) -> list[Finding]:
         ]
     return [
         *findings,
-        Finding("processor", "features", ", ".join(present) or "none that speeds up int8 or bf16"),
+        MachineFinding(
+            "processor", "features", ", ".join(present) or "none that speeds up int8 or bf16"
+        ),
     ]
 
 
-def _precisions(described: dict[str, Any], devices: dict[str, list[str]]) -> list[Finding]:
+def _precisions(described: dict[str, Any], devices: dict[str, list[str]]) -> list[MachineFinding]:
     """Which precision suits each device that was found, and why."""
     machine = Machine(described["machine"], described["cpu_features"], devices)
     return [
-        Finding(
+        MachineFinding(
             "precision", row.target, row.precision, "ok" if row.sure else "note", advice=row.why
         )
         for row in advise(machine)
     ]
 
 
-def _runtimes(devices: dict[str, list[str]]) -> list[Finding]:
+def _runtimes(devices: dict[str, list[str]]) -> list[MachineFinding]:
     remedies = {
         "openvino": "pip install kdas-edge",
         "onnxruntime": "pip install kdas-edge",
@@ -106,7 +118,7 @@ def _runtimes(devices: dict[str, list[str]]) -> list[Finding]:
         if not found:
             verdict: Verdict = "note" if runtime == "torch" else "missing"
             findings.append(
-                Finding("runtimes", runtime, "not installed", verdict, remedies[runtime])
+                MachineFinding("runtimes", runtime, "not installed", verdict, remedies[runtime])
             )
             continue
         advice = ""
@@ -115,7 +127,7 @@ def _runtimes(devices: dict[str, list[str]]) -> list[Finding]:
         if runtime == "torch" and "cuda" not in found and _nvidia_driver():
             advice = "an NVIDIA GPU is present, but this torch is a CPU build"
         findings.append(
-            Finding(
+            MachineFinding(
                 "runtimes",
                 runtime,
                 f"{version or 'version unknown'}: {', '.join(found)}",
@@ -126,7 +138,7 @@ def _runtimes(devices: dict[str, list[str]]) -> list[Finding]:
     return findings
 
 
-def versions(distribution: str = "kdas-edge") -> Iterator[Finding]:
+def versions(distribution: str = "kdas-edge") -> Iterator[MachineFinding]:
     """Every package of the base install against the version that is asked for.
 
     Args:
@@ -141,7 +153,7 @@ def versions(distribution: str = "kdas-edge") -> Iterator[Finding]:
         stated = importlib.metadata.requires(distribution) or []
     except importlib.metadata.PackageNotFoundError:
         advice = "run it from an installed package: pip install kdas-edge"
-        yield Finding("versions", distribution, "not installed", "note", advice)
+        yield MachineFinding("versions", distribution, "not installed", "note", advice)
         return
     for text in stated:
         wanted = Requirement(text)
@@ -152,17 +164,17 @@ def versions(distribution: str = "kdas-edge") -> Iterator[Finding]:
             found = _version("onnxruntime-gpu")
         if found is None:
             advice = f"pip install '{wanted.name}{wanted.specifier}'"
-            yield Finding("versions", wanted.name, "not installed", "missing", advice)
+            yield MachineFinding("versions", wanted.name, "not installed", "missing", advice)
         elif not wanted.specifier.contains(found, prereleases=True):
             advice = (
                 f"tested with {wanted.specifier}: pip install '{wanted.name}{wanted.specifier}'"
             )
-            yield Finding("versions", wanted.name, found, "note", advice)
+            yield MachineFinding("versions", wanted.name, found, "note", advice)
         else:
-            yield Finding("versions", wanted.name, found)
+            yield MachineFinding("versions", wanted.name, found)
 
 
-def _compilers(devices: dict[str, list[str]]) -> list[Finding]:
+def _compilers(devices: dict[str, list[str]]) -> list[MachineFinding]:
     """NNCF compiles its quantisers at first use; only quantisation-aware training needs them."""
     if _version("nncf") is None:
         return []
@@ -175,9 +187,9 @@ def _compilers(devices: dict[str, list[str]]) -> list[Finding]:
         if path is None and program == "ninja" and _version("ninja") is not None:
             path = "in this Python environment"
         findings.append(
-            Finding("compilers", program, path or "not found")
+            MachineFinding("compilers", program, path or "not found")
             if path
-            else Finding(
+            else MachineFinding(
                 "compilers",
                 program,
                 "not found",
@@ -188,7 +200,7 @@ def _compilers(devices: dict[str, list[str]]) -> list[Finding]:
     return findings
 
 
-def _extras() -> list[Finding]:
+def _extras() -> list[MachineFinding]:
     findings = []
     for extra, modules, verbs in (
         ("report", ("altair", "jinja2", "vl_convert"), "report"),
@@ -196,7 +208,7 @@ def _extras() -> list[Finding]:
     ):
         absent = [name for name in modules if importlib.util.find_spec(name) is None]
         findings.append(
-            Finding(
+            MachineFinding(
                 "packages",
                 f"extra {extra}",
                 f"without {', '.join(absent)}" if absent else "installed",

@@ -7,7 +7,7 @@ Verdict = Literal["ok", "note", "missing"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class MachineFinding:
     """One thing that was looked at.
 
     Attributes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdas_edge.doctor.findings import Finding
+from kdas_edge.doctor.findings import MachineFinding
 from kdas_edge.environment import cpu_quota, home_folder
 
 _SYSTEM = Path("/sys")
@@ -21,7 +21,7 @@ _CACHE_BYTES = 500_000_000
 _AREA = "measuring"
 
 
-def tuning(described: dict[str, Any], system: Path = _SYSTEM) -> Iterator[Finding]:
+def tuning(described: dict[str, Any], system: Path = _SYSTEM) -> Iterator[MachineFinding]:
     """Findings about this machine's settings.
 
     Args:
@@ -39,19 +39,19 @@ def tuning(described: dict[str, Any], system: Path = _SYSTEM) -> Iterator[Findin
     yield model_cache(cache_folder())
 
 
-def _governor(system: Path) -> Finding:
+def _governor(system: Path) -> MachineFinding:
     what = "frequency governor"
     files = sorted(system.glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor"))
     found = sorted({text for file in files if (text := _read(file))})
     if not found:
-        return Finding(_AREA, what, "not told (virtual machine or container)")
+        return MachineFinding(_AREA, what, "not told (virtual machine or container)")
     if found == ["performance"]:
-        return Finding(_AREA, what, "performance")
+        return MachineFinding(_AREA, what, "performance")
     advice = "for steady latencies: cpupower frequency-set -g performance"
-    return Finding(_AREA, what, ", ".join(found), "note", advice)
+    return MachineFinding(_AREA, what, ", ".join(found), "note", advice)
 
 
-def _boost(system: Path) -> Iterator[Finding]:
+def _boost(system: Path) -> Iterator[MachineFinding]:
     """Intel's driver tells that turbo is off, the others that boost is on."""
     cpus = system / "devices/system/cpu"
     off, on = _read(cpus / "intel_pstate/no_turbo"), _read(cpus / "cpufreq/boost")
@@ -59,7 +59,7 @@ def _boost(system: Path) -> Iterator[Finding]:
         return
     boosted = off == "0" if off is not None else on == "1"
     advice = "short runs may be faster than long ones: kdas-edge bench --minutes 10 shows it"
-    yield Finding(
+    yield MachineFinding(
         _AREA,
         "clock boost",
         "on" if boosted else "off",
@@ -68,7 +68,7 @@ def _boost(system: Path) -> Iterator[Finding]:
     )
 
 
-def _cores(described: dict[str, Any], system: Path) -> Finding:
+def _cores(described: dict[str, Any], system: Path) -> MachineFinding:
     usable, logical = described["cpus_usable"], described["cpus_logical"] or 0
     cores = _physical_cores(system)
     found = f"{usable} of {logical} CPUs usable"
@@ -76,11 +76,11 @@ def _cores(described: dict[str, Any], system: Path) -> Finding:
         found += f", on {cores} cores"
     if usable < logical:
         advice = "the process is bound to some CPUs (taskset or a container); say so with results"
-        return Finding(_AREA, "CPU affinity", found, "note", advice)
+        return MachineFinding(_AREA, "CPU affinity", found, "note", advice)
     if cores is not None and cores < usable:
         advice = f"two threads share a core: threads={cores} is often as fast and steadier"
-        return Finding(_AREA, "CPU affinity", found, "note", advice)
-    return Finding(_AREA, "CPU affinity", found)
+        return MachineFinding(_AREA, "CPU affinity", found, "note", advice)
+    return MachineFinding(_AREA, "CPU affinity", found)
 
 
 def _physical_cores(system: Path) -> int | None:
@@ -94,7 +94,7 @@ def _physical_cores(system: Path) -> int | None:
     return len(siblings) or None
 
 
-def _quota(logical: int, system: Path) -> Iterator[Finding]:
+def _quota(logical: int, system: Path) -> Iterator[MachineFinding]:
     """A container's share of time: a thread that has used it up stands still until the next."""
     cpus = cpu_quota(system / "fs/cgroup")
     if cpus is None:
@@ -104,7 +104,7 @@ def _quota(logical: int, system: Path) -> Iterator[Finding]:
         "--cpuset-cpus instead"
     )
     limited = cpus < logical
-    yield Finding(
+    yield MachineFinding(
         _AREA,
         "CPU quota",
         f"{cpus:g} CPUs",
@@ -113,38 +113,38 @@ def _quota(logical: int, system: Path) -> Iterator[Finding]:
     )
 
 
-def _kinds_of_core(system: Path) -> Iterator[Finding]:
+def _kinds_of_core(system: Path) -> Iterator[MachineFinding]:
     fast, slow = (_read(system / f"devices/{name}/cpus") for name in ("cpu_core", "cpu_atom"))
     if fast and slow:
         advice = f"latencies depend on the core: taskset -c {fast} keeps to the fast ones"
         found = f"performance {fast}, efficiency {slow}"
-        yield Finding(_AREA, "kinds of core", found, "note", advice)
+        yield MachineFinding(_AREA, "kinds of core", found, "note", advice)
 
 
-def _pinning() -> Finding:
+def _pinning() -> MachineFinding:
     found = [f"{name}={os.environ[name]}" for name in PINNING_VARIABLES if name in os.environ]
     if found:
         advice = "it binds ONNX Runtime's and torch's threads; processes side by side may collide"
-        return Finding(_AREA, "thread pinning", " ".join(found), "note", advice)
+        return MachineFinding(_AREA, "thread pinning", " ".join(found), "note", advice)
     text = "by the runtime (OpenVINO binds its threads, others leave it to the system)"
-    return Finding(_AREA, "thread pinning", text)
+    return MachineFinding(_AREA, "thread pinning", text)
 
 
-def _threads(variables: dict[str, str]) -> Finding:
+def _threads(variables: dict[str, str]) -> MachineFinding:
     if not variables:
-        return Finding(_AREA, "thread variables", "none set")
+        return MachineFinding(_AREA, "thread variables", "none set")
     found = " ".join(f"{name}={value}" for name, value in variables.items())
     advice = "they limit the runtimes beside the target's own option threads"
-    return Finding(_AREA, "thread variables", found, "note", advice)
+    return MachineFinding(_AREA, "thread variables", found, "note", advice)
 
 
-def _load(described: dict[str, Any]) -> Iterator[Finding]:
+def _load(described: dict[str, Any]) -> Iterator[MachineFinding]:
     load = described["load_average"]
     if load is None:
         return
     busy = load[0] > 0.5 * described["cpus_usable"]
     advice = "other work is running: compare ratios, not milliseconds" if busy else ""
-    yield Finding(_AREA, "load average", str(load[0]), "note" if busy else "ok", advice)
+    yield MachineFinding(_AREA, "load average", str(load[0]), "note" if busy else "ok", advice)
 
 
 def cache_folder() -> Path:
@@ -156,7 +156,7 @@ def cache_folder() -> Path:
     return home / ".cache" if home is not None else Path(tempfile.gettempdir())
 
 
-def model_cache(folder: Path) -> Finding:
+def model_cache(folder: Path) -> MachineFinding:
     """Can compiled models be kept there? A device that restarts often then loads faster."""
     what = "model cache"
     # findings are published, a user's name is not
@@ -166,13 +166,15 @@ def model_cache(folder: Path) -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         advice = "set XDG_CACHE_HOME to a folder that can be written, or models compile every time"
-        return Finding(_AREA, what, f"{shown} cannot be written", "note", advice)
+        return MachineFinding(_AREA, what, f"{shown} cannot be written", "note", advice)
     free = shutil.disk_usage(existing).free
     found = f"{shown}, {free / 1e9:.1f} GB free"
     if free < _CACHE_BYTES:
-        return Finding(_AREA, what, found, "note", "make room: a compiled model takes tens of MB")
+        return MachineFinding(
+            _AREA, what, found, "note", "make room: a compiled model takes tens of MB"
+        )
     advice = "a host that starts often gives OpenVINO a folder there as CACHE_DIR"
-    return Finding(_AREA, what, found, "ok", advice)
+    return MachineFinding(_AREA, what, found, "ok", advice)
 
 
 def _read(path: Path) -> str | None:

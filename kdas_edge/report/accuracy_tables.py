@@ -7,6 +7,7 @@ from kdas_edge.bench.results import AccuracyEntry, Protocol, SizeGroup
 from kdas_edge.metrics.bootstrap import Estimate
 from kdas_edge.report.results_table import (
     TRAINED_ON,
+    UNKNOWN_ALARMS,
     dice_cell,
     difference_cell,
     estimate_cell,
@@ -72,7 +73,7 @@ def accuracy_table(
     )
     below = []
     if protocol == "deploy" and not any(e.frames and e.frames.polyp_free_frames for e in chosen):
-        below.append("no polyp-free frames: false alarms unknown")
+        below.append(UNKNOWN_ALARMS)
     below += known_images(chosen)
     heading = f"{title}, {TITLES[protocol]}" if title else TITLES[protocol]
     return build(heading, columns, chosen, "; ".join(dict.fromkeys(below)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from kdas_edge.bench.results import BenchResult, LayerGroup, LayerRecord, ProfileRecord, Row
+from kdas_edge.bench.results import BenchResult, LayerGroupRecord, LayerRecord, ProfileRecord, Row
 from kdas_edge.table import NONE, Cell, Column, Table, build, count, number
 
 # a cell names the kernels that together take most of the time, at most so many
@@ -80,16 +80,18 @@ def _groups(title: str, rows: Sequence[Profiled]) -> Table:
     return build(title, columns, [*sorted(longest, key=lambda name: -longest[name]), _TOTAL])
 
 
-def _total(profile: ProfileRecord) -> LayerGroup:
+def _total(profile: ProfileRecord) -> LayerGroupRecord:
     calls = sum(group.calls for group in profile.groups)
-    return LayerGroup(group=_TOTAL, calls=calls, ms=profile.total, share=1.0)
+    return LayerGroupRecord(group=_TOTAL, calls=calls, ms=profile.total, share=1.0)
 
 
-def _of(groups: dict[str, LayerGroup], cell: Callable[[LayerGroup], Cell]) -> Callable[[str], Cell]:
+def _of(
+    groups: dict[str, LayerGroupRecord], cell: Callable[[LayerGroupRecord], Cell]
+) -> Callable[[str], Cell]:
     return lambda name: cell(groups[name]) if name in groups else NONE
 
 
-def _kernels(group: LayerGroup) -> Cell:
+def _kernels(group: LayerGroupRecord) -> Cell:
     names = list(group.kernels)
     return Cell(", ".join(names[:_KERNELS]) + (" …" if len(names) > _KERNELS else ""))
 

@@ -9,6 +9,8 @@ from kdas_edge.table import NONE, Cell, Column, Table, build, number
 
 # stands beside a number that was computed on images that the model was trained on
 TRAINED_ON = "†"
+# a table of Dice says this where no frame could be falsely marked
+UNKNOWN_ALARMS = "no polyp-free frames: false alarms unknown"
 
 
 def results_table(results: BenchResult) -> Table:
@@ -39,9 +41,13 @@ def results_table(results: BenchResult) -> Table:
         columns.append((Column("status", rank=1), _status))
     table = build(_title(results), columns, results.rows)
     failed = frozenset(i for i, row in enumerate(results.rows) if row.status != "ok")
-    below = f"{TRAINED_ON} on images that the model was trained on: no measure of its accuracy"
-    seen = any(entry.trained_on for entry in results.accuracy)
-    return Table(table.title, table.columns, table.rows, failed, below if seen else "")
+    below = []
+    deployed = [entry for entry in results.accuracy if entry.protocol == "deploy"]
+    if deployed and not any(e.frames and e.frames.polyp_free_frames for e in deployed):
+        below.append(UNKNOWN_ALARMS)
+    if any(entry.trained_on for entry in results.accuracy):
+        below.append(f"{TRAINED_ON} on images that the model was trained on")
+    return Table(table.title, table.columns, table.rows, failed, "; ".join(below))
 
 
 def name_columns() -> list[tuple[Column, Callable[[Row], Cell]]]:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from openvino import opset13 as ops
 
-from kdas_edge.bench.candidates import Candidate, TimedFrame
+from kdas_edge.bench.candidates import BenchCandidate, TimedFrame
 from kdas_edge.bench.peers import open_peer
 from kdas_edge.bench.timing import model_only
 from kdas_edge.latency import Warmup, measure
@@ -40,7 +40,7 @@ def row(tmp_path_factory):
     (folder / "net.yaml").write_text(yaml.safe_dump({"size": SIZE, "output": "logits"}))
     target = parse_target("openvino:CPU:threads=1")
     peer = open_peer(folder / "net.xml", folder / "net.yaml")
-    candidate = Candidate.of("net", "peer", "fp32", target, peer)
+    candidate = BenchCandidate.of("net", "peer", "fp32", target, peer)
     candidate.backend = open_backend(peer, "fp32", target)
     return candidate
 

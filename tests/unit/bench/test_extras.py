@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_bundle import make_tiny_bundle
 
-from kdas_edge.bench.candidates import Candidate, Settings, load
+from kdas_edge.bench.candidates import BenchCandidate, Settings, load
 from kdas_edge.bench.energy import EnergyMeter
 from kdas_edge.bench.extras import (
     measure_energy,
@@ -27,7 +27,7 @@ def rows(tmp_path):
     bundle = open_bundle(make_tiny_bundle(tmp_path / "tiny", presets=("core",)))
     targets = ("openvino:CPU:threads=1", "openvino:CPU:threads=1", "openvino:NPU")
     group = [
-        Candidate.of(f"m{i}", "student", "int8", parse_target(t), bundle)
+        BenchCandidate.of(f"m{i}", "student", "int8", parse_target(t), bundle)
         for i, t in enumerate(targets)
     ]
     load(group)
@@ -96,7 +96,7 @@ def test_a_bundle_that_verify_refuses_is_marked_and_keeps_its_numbers(tmp_path):
     )
     target = parse_target("openvino:CPU:threads=1")
     wrong, right = (
-        Candidate.of("m", "student", "int8", target, open_bundle(one))
+        BenchCandidate.of("m", "student", "int8", target, open_bundle(one))
         for one in (path, make_tiny_bundle(tmp_path / "right", presets=("core",)))
     )
     load([wrong, right])

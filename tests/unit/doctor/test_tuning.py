@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kdas_edge.doctor.diagnosis import versions
-from kdas_edge.doctor.findings import Finding
+from kdas_edge.doctor.findings import MachineFinding
 from kdas_edge.doctor.tuning import PINNING_VARIABLES, model_cache, tuning
 
 DESCRIBED = {
@@ -26,7 +26,7 @@ def machine(root: Path, **files: str) -> Path:
     return root
 
 
-def findings(system: Path, **described: object) -> dict[str, Finding]:
+def findings(system: Path, **described: object) -> dict[str, MachineFinding]:
     return {found.what: found for found in tuning({**DESCRIBED, **described}, system)}
 
 
