@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _folder(variable: str, default: str) -> Path:
-    return Path(os.environ.get(variable, ROOT.parent / "shared" / default))
+def _folder(variable: str, default: str, missing: str) -> Path:
+    """A folder of data that may be absent; the test is then skipped, saying what is missing."""
+    folder = Path(os.environ.get(variable, ROOT.parent / "shared" / default))
+    if not folder.is_dir():
+        pytest.skip(f"no {missing}; set {variable} to their folder")
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -33,19 +37,13 @@ def _shared_students(run_folder: Path) -> None:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The PraNet images; the test is skipped where they are not."""
-    folder = _folder("KDAS_EDGE_DATA", "data/pranet")
-    if not folder.is_dir():
-        pytest.skip("no PraNet images; set KDAS_EDGE_DATA to the folder that holds TrainDataset/")
-    return folder
+    return _folder("KDAS_EDGE_DATA", "data/pranet", "PraNet images")
 
 
 @pytest.fixture(scope="session")
 def encoder_weights() -> Path:
     """The pretrained encoders; the test is skipped where they are not."""
-    folder = _folder("KDAS_EDGE_WEIGHTS", "weights")
-    if not folder.is_dir():
-        pytest.skip("no pretrained encoders; set KDAS_EDGE_WEIGHTS to their folder")
-    return folder
+    return _folder("KDAS_EDGE_WEIGHTS", "weights", "pretrained encoders")
 
 
 @pytest.fixture(scope="session")

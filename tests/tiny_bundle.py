@@ -31,8 +31,9 @@ from kdas_edge.bundle.manifest import (
     Provenance,
     Tolerance,
 )
-from kdas_edge.bundle.metadata import VALUE_RANGES, model_metadata
+from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.data.layout import resize_image
+from kdas_edge.export.presets import input_contract
 
 NORMALISATION = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 # polyps of `scene` are paler than the mucosa: green and blue tell them apart
@@ -257,37 +258,8 @@ def _file(
 
 
 def _contract(preset: str, size: int) -> InputContract:
-    if preset == "camera":
-        return InputContract(
-            name="image",
-            shape=(1, -1, -1, 3),
-            layout="NHWC",
-            dtype="uint8",
-            color="BGR",
-            normalised=False,
-            resize="in the graph, antialiased bilinear",
-            value_range=VALUE_RANGES["camera"],
-        )
-    if preset == "holoscan":
-        return InputContract(
-            name="image",
-            shape=(1, size, size, 3),
-            layout="NHWC",
-            dtype="float32",
-            color="RGB",
-            normalised=False,
-            resize="by the host, PIL bilinear with antialiasing",
-            value_range=VALUE_RANGES["holoscan"],
-        )
-    return InputContract(
-        name="image",
-        shape=(1, 3, size, size),
-        layout="NCHW",
-        dtype="float32",
-        color="RGB",
-        normalised=True,
-        resize="by the host, PIL bilinear with antialiasing",
-    )
+    """As an export says it, but every input of a tiny model is called `image`."""
+    return input_contract(preset, size).model_copy(update={"name": "image"})  # type: ignore[arg-type]
 
 
 def make_named_bundles(root: Path, **sizes: int) -> Path:
@@ -298,12 +270,12 @@ def make_named_bundles(root: Path, **sizes: int) -> Path:
     return root
 
 
-def write_discs(root: Path, count: int) -> Path:
-    """Write `count` scenes with their masks, the fourth polyp-free; returns `root`."""
+def write_discs(root: Path, count: int, polyp_free: int = 3) -> Path:
+    """Write `count` scenes with their masks, one of them polyp-free; returns `root`."""
     for part in ("images", "masks"):
         (root / part).mkdir(parents=True)
     for index in range(count):
-        image = scene(96, 128, seed=index, polyp=index != 3)
+        image = scene(96, 128, seed=index, polyp=index != polyp_free)
         cv2.imwrite(str(root / f"images/{index}.png"), image[..., ::-1])
         mask = (image[..., 1] > 120).astype(np.uint8) * 255
         cv2.imwrite(str(root / f"masks/{index}.png"), mask)

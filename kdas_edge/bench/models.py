@@ -18,7 +18,6 @@ from kdas_edge.bundle.manifest import (
     FILE_NAME,
     PRECISIONS,
     FileRecord,
-    InputContract,
     Manifest,
     ModelFile,
     Normalisation,
@@ -159,6 +158,7 @@ def describe(bundle: Bundle, role: Role = "student") -> MeasuredModel:
 def _checkpoint(path: Path) -> Bundle:
     """Describe a checkpoint as a bundle with one fp32 torch model."""
     try:
+        from kdas_edge.export.presets import input_contract
         from kdas_edge.models.checkpoints import BEST, load_network
         from kdas_edge.models.zoo import multiply_accumulates, parameters
     except ImportError as error:
@@ -177,17 +177,7 @@ def _checkpoint(path: Path) -> Bundle:
         size=size,
         threshold=0.5,
         normalisation=Normalisation(mean=architecture.mean, std=architecture.std),
-        inputs={
-            "core": InputContract(
-                name="image",
-                shape=(1, 3, size, size),
-                layout="NCHW",
-                dtype="float32",
-                color="RGB",
-                normalised=True,
-                resize="by the host, PIL bilinear with antialiasing",
-            )
-        },
+        inputs={"core": input_contract("core", size)},
         output=OutputContract(shape=(1, 2, size, size)),
         models=[
             ModelFile(precision="fp32", format="torch", preset="core", path=file.as_posix()),

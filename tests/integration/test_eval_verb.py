@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from run_verb import only_line, run_verb
-from tiny_bundle import make_tiny_bundle, rewrite_manifest, scene
+from tiny_bundle import make_tiny_bundle, rewrite_manifest, scene, write_discs
 
 from kdas_edge.data.duplicates import pixel_digest
 from kdas_edge.data.lineage import Lineage, extend
@@ -23,14 +23,7 @@ def data(tmp_path_factory):
     """Test sets `discs` (one frame without a polyp) and `more` in the PraNet layout."""
     root = tmp_path_factory.mktemp("data")
     for name, count in (("discs", 3), ("more", 2)):
-        folder = root / "TestDataset" / name
-        for part in ("images", "masks"):
-            (folder / part).mkdir(parents=True)
-        for index in range(count):
-            image = scene(96, 128, seed=index, polyp=index != 2)
-            cv2.imwrite(str(folder / f"images/{index}.png"), image[..., ::-1])
-            mask = (image[..., 1] > 120).astype(np.uint8) * 255
-            cv2.imwrite(str(folder / f"masks/{index}.png"), mask)
+        write_discs(root / "TestDataset" / name, count, polyp_free=2)
     return root
 
 

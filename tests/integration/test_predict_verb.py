@@ -13,7 +13,6 @@ from tiny_bundle import make_tiny_bundle, scene
 from video_files import clip, write_video
 
 from kdas_edge.bundle import shipped
-from kdas_edge.cli import main
 
 TARGET = ["--target", "openvino:CPU:threads=1"]
 
@@ -32,19 +31,6 @@ def frames(tmp_path):
             folder / f"{index}.png"
         )
     return folder
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kdas-edge", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-            raise SystemExit(0)
-        shown = capsys.readouterr()
-        return int(stopped.value.code or 0), shown.out, shown.err
-
-    return call
 
 
 def only_line(error: str) -> str:

@@ -1,29 +1,13 @@
 import html
 import json
-import sys
 
 import numpy as np
-import pytest
 from tiny_bundle import make_tiny_bundle, probability, rewrite_manifest
 
-from kdas_edge.cli import main
 from kdas_edge.evidence.report import JSON_NAME, PAGE_NAME, SCHEMA
 from kdas_edge.files import sha256
 
 TARGETS = ["--targets", "openvino:CPU:threads=1,onnxruntime:CPU:threads=1"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kdas-edge", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-            raise SystemExit(0)
-        shown = capsys.readouterr()
-        return int(stopped.value.code or 0), shown.out, shown.err
-
-    return call
 
 
 def test_an_intact_bundle_exits_0_and_writes_its_report(run, tmp_path):

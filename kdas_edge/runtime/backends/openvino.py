@@ -1,9 +1,10 @@
 """OpenVINO backend: one request per inference in flight, explicit inference precision."""
 
+import contextlib
 import functools
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,32 +88,22 @@ class OpenVinoBackend:
         # OpenVINO holds no reference to the arrays, so that both have a name here until it is done
         x = _shareable(x)
         request, output = self._prepared(x)
-        try:
+        with self._failures():
             request.infer()
-            found = self._result(request, output)
-        except RuntimeError as error:
-            raise inference_failed(self._target, "OpenVINO", error) from error
-        self._give_back(request)
-        return found
+        return self._result(request, output)
 
     def start(self, x: NDArray[np.generic]) -> Callable[[], NDArray[np.float32]]:
         """Begin in the background; see `Backend.start`."""
         x = _shareable(x)
         request, output = self._prepared(x)
-        try:
+        with self._failures():
             request.start_async()
-        except RuntimeError as error:
-            raise inference_failed(self._target, "OpenVINO", error) from error
 
         def wait(x: NDArray[np.generic] = x) -> NDArray[np.float32]:
             # the default argument keeps the input alive
-            try:
+            with self._failures():
                 request.wait()
-                found = self._result(request, output)
-            except RuntimeError as error:
-                raise inference_failed(self._target, "OpenVINO", error) from error
-            self._give_back(request)
-            return found
+            return self._result(request, output)
 
         return wait
 
@@ -128,7 +119,7 @@ class OpenVinoBackend:
         compiled = self._compiled  # another thread may close while this one runs
         if compiled is None:
             raise model_closed()
-        try:
+        with self._failures():
             try:
                 request = self._idle.pop()
             except IndexError:
@@ -138,21 +129,27 @@ class OpenVinoBackend:
                 return request, None
             output = np.empty(self._output_shape, dtype=self._output_type)
             request.set_output_tensor(self._output, ov.Tensor(output, shared_memory=True))
-        except RuntimeError as error:
-            raise inference_failed(self._target, "OpenVINO", error) from error
         return request, output
 
     def _result(
         self, request: ov.InferRequest, output: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
-        if output is not None:
-            return output
-        return np.array(request.get_output_tensor(self._output).data)
-
-    def _give_back(self, request: ov.InferRequest) -> None:
-        # a request that failed is not given back, nor one of a model that was closed meanwhile
+        """The output of a request that is done; the request is idle again."""
+        if output is None:
+            with self._failures():
+                output = np.array(request.get_output_tensor(self._output).data)
+        # a request that failed does not come here; one of a model that was closed is dropped
         if self._compiled is not None:
             self._idle.append(request)
+        return output
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn what OpenVINO raises into a `TargetError`."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise inference_failed(self._target, "OpenVINO", error) from error
 
 
 def compile_model(

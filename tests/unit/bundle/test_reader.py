@@ -4,20 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_bundle import make_tiny_bundle, rewrite_manifest
+from tiny_bundle import rewrite_manifest
 
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return make_tiny_bundle(tmp_path_factory.mktemp("reader") / "tiny")
-
-
-@pytest.fixture
-def bundle(original, tmp_path):
-    return Path(shutil.copytree(original, tmp_path / "tiny"))
 
 
 def refusal(path: Path, **options) -> str:

@@ -24,16 +24,6 @@ from kdas_edge.runtime.targets import parse_targets
 TARGETS = parse_targets("openvino:CPU:threads=1,onnxruntime:CPU:threads=1")
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return make_tiny_bundle(tmp_path_factory.mktemp("verify") / "tiny")
-
-
-@pytest.fixture
-def bundle(original, tmp_path):
-    return Path(shutil.copytree(original, tmp_path / "tiny"))
-
-
 def failures(bundle: Path) -> list[str]:
     return [check.what for check in verify(bundle, TARGETS).failures]
 
