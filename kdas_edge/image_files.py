@@ -2,7 +2,7 @@
 
 A picture is turned as its EXIF orientation says, as every viewer does, and its samples are scaled
 by what the file says of their range. Nothing is guessed: a file that holds several pictures, or
-samples whose range nobody states, is an error that says what was found.
+samples whose range is not stated, is an error that says what was found.
 """
 
 import contextlib

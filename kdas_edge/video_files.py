@@ -106,7 +106,7 @@ class VideoDecoder:
             options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
         else:
             address, options = source, {"rtsp_transport": "tcp"}
-        av.logging.set_level(None)  # FFmpeg would print its own opinion above our line
+        av.logging.set_level(None)  # FFmpeg would print messages of its own above our line
         try:
             self._container = av.open(
                 address,

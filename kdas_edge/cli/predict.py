@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdas_edge.runtime.images import FoundImages, ImageOptions
     from kdas_edge.runtime.segmenter import Segmenter
     from kdas_edge.video.session import VideoOptions
-    from kdas_edge.video.sources import Source
+    from kdas_edge.video.sources import InputSource
 
 VIDEO = "Video, cameras, streams"
 STABILITY = "Stability over time"
@@ -240,11 +240,11 @@ def _images(
     from kdas_edge.errors import UserError
     from kdas_edge.files import lock, write_json
     from kdas_edge.image_files import SUFFIXES
-    from kdas_edge.runtime.images import ImageRow, segment_files, stage_percentiles
+    from kdas_edge.runtime.images import ImageResult, segment_files, stage_percentiles
     from kdas_edge.video.outputs import LineFile
 
     lines = LineFile(options.jsonl, options.overwrite) if options.jsonl is not None else None
-    rows: list[ImageRow] = []
+    rows: list[ImageResult] = []
     print(f"{'image':40} {'polyp %':>8} {'components':>10} {'ms':>8}")
     try:
         with lock(options.out):
@@ -285,7 +285,7 @@ def _images(
 
 
 def _video(
-    source: "Source",
+    source: "InputSource",
     segmenter: "Segmenter",
     teacher: "Segmenter | None",
     options: "VideoOptions",

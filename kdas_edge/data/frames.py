@@ -31,7 +31,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class Source:
+class FrameSource:
     """Where frames come from.
 
     Attributes:
@@ -54,7 +54,7 @@ class Source:
         return self.name if self.kind == "video" else file.relative_to(self.path).as_posix()
 
 
-def find_sources(path: Path) -> list[Source]:
+def find_sources(path: Path) -> list[FrameSource]:
     """Find out what a path given by a person means.
 
     A data root in the PraNet layout gives its `TrainDataset` only; a folder with `images/` gives
@@ -75,19 +75,19 @@ def find_sources(path: Path) -> list[Source]:
                 f"{path} is not a video file ({', '.join(VIDEO_SUFFIXES)}); name a video or a "
                 "folder of images"
             )
-        return [Source("video", path)]
+        return [FrameSource("video", path)]
     if not path.is_dir():
         raise UserError(f"{path} does not exist; name a folder of images or a video file")
     if (path / TRAIN_FOLDER).is_dir():
-        return [Source("training", path, find_pairs(path / TRAIN_FOLDER).pairs)]
+        return [FrameSource("training", path, find_pairs(path / TRAIN_FOLDER).pairs)]
     if (path / "images").is_dir():
-        return [Source("folder", path, find_pairs(path, require_masks=False).pairs)]
+        return [FrameSource("folder", path, find_pairs(path, require_masks=False).pairs)]
     files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     images = [p for p in files if p.suffix.lower() in SUFFIXES]
-    found = [Source("video", p) for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
+    found = [FrameSource("video", p) for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
     if images:
         pairs = tuple(Pair(image.stem, image, None) for image in images)
-        found.insert(0, Source("folder", path, pairs))
+        found.insert(0, FrameSource("folder", path, pairs))
     if not found:
         raise UserError(
             f"{path} holds no image ({', '.join(SUFFIXES)}) and no video "

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kdas_edge import __version__
 from kdas_edge.bundle.manifest import FILE_NAME
 from kdas_edge.dicom.pixels import check_pixels, frames
-from kdas_edge.dicom.rows import Row
+from kdas_edge.dicom.record import PictureRecord
 from kdas_edge.dicom.segmentation import (
     SERIES_DESCRIPTION,
     Algorithm,
@@ -29,7 +29,7 @@ from kdas_edge.dicom.segmentation import (
 from kdas_edge.dicom.source import (
     OtherObjectError,
     PictureError,
-    Source,
+    StoredPicture,
     quiet,
     read_source,
 )
@@ -74,7 +74,7 @@ class StoredFrames:
         self._instances: dict[str, int] = {}
         self._seen: set[str] = set()
 
-    def segment_files(self, files: Sequence[Path], found: set[Path]) -> Iterator[Row]:
+    def segment_files(self, files: Sequence[Path], found: set[Path]) -> Iterator[PictureRecord]:
         """Segment each file; one that cannot be read gives a row with an error.
 
         Args:
@@ -91,7 +91,7 @@ class StoredFrames:
         for number, path in enumerate(files, start=1):
             yield self.segment_file(path, number, path in found)
 
-    def segment_file(self, path: Path, number: int = 1, may_skip: bool = False) -> Row:
+    def segment_file(self, path: Path, number: int = 1, may_skip: bool = False) -> PictureRecord:
         """Segment one file and write its results.
 
         Args:
@@ -102,7 +102,7 @@ class StoredFrames:
         Raises:
             UserError: the results cannot be written.
         """
-        row = Row(number)
+        row = PictureRecord(number)
         with quiet():
             try:
                 source = read_source(path)
@@ -119,7 +119,7 @@ class StoredFrames:
                 row.status, row.error = "FAILED", str(error)
         return row
 
-    def _segment(self, source: Source, row: Row) -> None:
+    def _segment(self, source: StoredPicture, row: PictureRecord) -> None:
         row.note = self._why_no_segmentation(source)
         stacks = {kind: Stack(kind) for kind in self.kinds}
         for number, frame, error in _numbered(source):
@@ -162,7 +162,7 @@ class StoredFrames:
             **asdict(self.algorithm),
         }
 
-    def _why_no_segmentation(self, source: Source) -> str | None:
+    def _why_no_segmentation(self, source: StoredPicture) -> str | None:
         """Try an empty one first, so that a long video does not fail at its end."""
         missing = [name for name in ("study", "series") if getattr(source, name) is None]
         if missing:
@@ -182,7 +182,7 @@ class StoredFrames:
             )
         return None
 
-    def _write(self, source: Source, row: Row, stack: Stack) -> None:
+    def _write(self, source: StoredPicture, row: PictureRecord, stack: Stack) -> None:
         from pydicom.uid import generate_uid
 
         study = str(source.study)
@@ -203,14 +203,16 @@ class StoredFrames:
             }
         )
 
-    def _write_png(self, source: Source, row: Row, number: int, result: Result) -> None:
+    def _write_png(
+        self, source: StoredPicture, row: PictureRecord, number: int, result: Result
+    ) -> None:
         part = f"-{number:06d}" if source.frames > 1 else ""
         name = f"{source.sop_instance}.mask{part}.png"
         content = cv2.imencode(".png", result.mask.astype(np.uint8) * 255)[1]
         write_bytes_atomic(self.out / name, content.tobytes())
         row.masks.append(name)
 
-    def _remove_older(self, source: Source, written: set[str]) -> None:
+    def _remove_older(self, source: StoredPicture, written: set[str]) -> None:
         """Of an earlier run, more parts may be left than were written now."""
         for word in ("seg*.dcm", "probability*.dcm", "mask*.png"):
             for path in self.out.glob(f"{source.sop_instance}.{word}"):
@@ -218,14 +220,14 @@ class StoredFrames:
                     path.unlink(missing_ok=True)
 
 
-def _note_undecodable(source: Source, row: Row) -> None:
+def _note_undecodable(source: StoredPicture, row: PictureRecord) -> None:
     lost = f"{row.undecodable} of {source.frames} frames cannot be decoded; export it again"
     if not row.frames:
         raise PictureError(lost)
     row.status, row.error = "incomplete", "; ".join(filter(None, (row.error, lost)))
 
 
-def _numbered(source: Source) -> Iterator[tuple[int, NDArray[np.uint8] | None, str | None]]:
+def _numbered(source: StoredPicture) -> Iterator[tuple[int, NDArray[np.uint8] | None, str | None]]:
     """The declared frames with their numbers; then, if there is one, the error that ended them.
 
     A frame is None where it cannot be decoded, and where there is an error.
@@ -246,7 +248,7 @@ def _numbered(source: Source) -> Iterator[tuple[int, NDArray[np.uint8] | None, s
         yield number + 1, None, f"{declared} but holds {number}; export it again"
 
 
-def _note_result(row: Row, number: int, result: Result) -> None:
+def _note_result(row: PictureRecord, number: int, result: Result) -> None:
     for stage, duration in result.milliseconds.items():
         row.milliseconds.setdefault(stage, []).append(duration)
     if result.mask.any():
@@ -271,5 +273,5 @@ def _encode(segmentation: Any) -> bytes:
     return file.getvalue()
 
 
-def _files(row: Row) -> list[str]:
+def _files(row: PictureRecord) -> list[str]:
     return [str(written["file"]) for written in row.segmentations]

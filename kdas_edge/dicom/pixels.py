@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.dicom import jpeg
-from kdas_edge.dicom.source import PictureError, Source, integer, short, value_of
+from kdas_edge.dicom.source import PictureError, StoredPicture, integer, short, value_of
 from kdas_edge.dicom.video import SYNTAXES as VIDEO
 from kdas_edge.dicom.video import video_frames
 from kdas_edge.errors import first_line
@@ -38,7 +38,7 @@ _MODELS = {
 }
 
 
-def check_pixels(source: Source) -> None:
+def check_pixels(source: StoredPicture) -> None:
     """Refuse what could only be decoded by guessing.
 
     Raises:
@@ -83,7 +83,7 @@ def check_pixels(source: Source) -> None:
         raise PictureError("has signed samples, which no camera gives; export it again")
 
 
-def frames(source: Source) -> Iterator[NDArray[np.uint8] | None]:
+def frames(source: StoredPicture) -> Iterator[NDArray[np.uint8] | None]:
     """Decode the frames in order, one at a time.
 
     Yields:
@@ -123,7 +123,7 @@ def frames(source: Source) -> Iterator[NDArray[np.uint8] | None]:
         yield image
 
 
-def _to_bgr(frame: NDArray[Any], source: Source) -> NDArray[np.uint8]:
+def _to_bgr(frame: NDArray[Any], source: StoredPicture) -> NDArray[np.uint8]:
     """(H, W) or (H, W, 3) samples -> (H, W, 3) uint8 BGR."""
     from pydicom.pixels import apply_color_lut
 
@@ -149,7 +149,7 @@ def _to_bgr(frame: NDArray[Any], source: Source) -> NDArray[np.uint8]:
     return np.ascontiguousarray((frame >> (bits - 8)).astype(np.uint8)[..., ::-1])
 
 
-def _grey(frame: NDArray[Any], source: Source) -> NDArray[np.uint8]:
+def _grey(frame: NDArray[Any], source: StoredPicture) -> NDArray[np.uint8]:
     """Grey samples as a screen would show them: the file's first window, else the full range."""
     header = source.header
     center, width = _number(header, "WindowCenter"), _number(header, "WindowWidth")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge import __version__
-from kdas_edge.dicom.source import OPTIONAL, PATIENT_AND_STUDY, PICTURES, Source, value_of
+from kdas_edge.dicom.source import OPTIONAL, PATIENT_AND_STUDY, PICTURES, StoredPicture, value_of
 from kdas_edge.overlay import PREDICTION
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Place:
     instance_number: int
 
 
-def build(source: Source, stack: Stack, algorithm: Algorithm, place: Place) -> "Dataset":
+def build(source: StoredPicture, stack: Stack, algorithm: Algorithm, place: Place) -> "Dataset":
     """Make a Segmentation object.
 
     Args:
@@ -160,7 +160,7 @@ def build(source: Source, stack: Stack, algorithm: Algorithm, place: Place) -> "
     return segmentation
 
 
-def _reference(source: Source) -> "Dataset":
+def _reference(source: StoredPicture) -> "Dataset":
     """A header with nothing but what the segmentation needs, for highdicom to copy from."""
     from pydicom import Dataset
 
@@ -185,7 +185,7 @@ def _reference(source: Source) -> "Dataset":
     return reference
 
 
-def _describe_segment(source: Source, algorithm: Algorithm) -> "SegmentDescription":
+def _describe_segment(source: StoredPicture, algorithm: Algorithm) -> "SegmentDescription":
     import highdicom as hd
     from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
@@ -217,7 +217,7 @@ def _describe_segment(source: Source, algorithm: Algorithm) -> "SegmentDescripti
     )
 
 
-def _fill(segmentation: "Dataset", source: Source, stack: Stack) -> None:
+def _fill(segmentation: "Dataset", source: StoredPicture, stack: Stack) -> None:
     """Replace the one empty frame by those of the stack."""
     from pydicom import Dataset
 

@@ -94,7 +94,7 @@ class OtherObjectError(PictureError):
 
 
 @dataclass(frozen=True)
-class Source:
+class StoredPicture:
     """The header of a stored picture, checked.
 
     Attributes:
@@ -197,7 +197,7 @@ def find_files(paths: list[Path]) -> tuple[list[Path], set[Path]]:
     return list(files), {file for file, found in files.items() if found}
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path) -> StoredPicture:
     """Read and check the header of a file; the pixels are left where they are.
 
     Raises:
@@ -255,7 +255,7 @@ def read_source(path: Path) -> Source:
         frames = 1  # some devices write 0 where there is but one
     if frames < 1:
         raise PictureError(f"declares {frames} frames (0028,0008); export it again")
-    return Source(
+    return StoredPicture(
         path,
         header,
         syntax,

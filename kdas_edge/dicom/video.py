@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.dicom.source import PictureError, Source, short
+from kdas_edge.dicom.source import PictureError, StoredPicture, short
 from kdas_edge.errors import UserError, first_line
 from kdas_edge.video_files import VideoDecoder
 
@@ -20,7 +20,7 @@ SYNTAXES = tuple(
 _UNDEFINED = 0xFFFFFFFF
 
 
-def video_frames(source: Source) -> Iterator[NDArray[np.uint8] | None]:
+def video_frames(source: StoredPicture) -> Iterator[NDArray[np.uint8] | None]:
     """Decode the frames of a video in order.
 
     Yields:

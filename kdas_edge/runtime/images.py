@@ -19,7 +19,7 @@ STAGES = ("preprocess", "inference", "postprocess")
 
 
 @dataclass(frozen=True)
-class ImageRow:
+class ImageResult:
     """What was found in one image.
 
     Attributes:
@@ -107,7 +107,7 @@ def segment_files(
     style: Style = "contour",
     teacher: Segmenter | None = None,
     results: Mapping[Path, str] | None = None,
-) -> Iterator[ImageRow]:
+) -> Iterator[ImageResult]:
     """Segment each file and write `out/masks/<stem>.png` and `out/overlays/<stem>.png`.
 
     A mask is a grey PNG of the frame's size, 255 where polyp; with a teacher the overlay shows its
@@ -132,7 +132,7 @@ def segment_files(
         try:
             image = np.ascontiguousarray(read_image(path)[..., ::-1])
         except UserError as error:
-            yield ImageRow(path.name, error=str(error))
+            yield ImageResult(path.name, error=str(error))
             continue
         result = segmenter.segment(image)
         mask, name = result.mask, f"{(results or {}).get(path, path.stem)}.png"
@@ -147,7 +147,7 @@ def segment_files(
                 [f"{one.bundle.name} {one.precision}" for one in (segmenter, teacher)],
             )
         write_png(out / "overlays" / name, picture)
-        yield ImageRow(
+        yield ImageResult(
             name=path.name,
             polyp_fraction=float(mask.mean()),
             components=len(result.components),
@@ -158,7 +158,7 @@ def segment_files(
         )
 
 
-def stage_percentiles(rows: Sequence[ImageRow]) -> dict[str, dict[str, float]]:
+def stage_percentiles(rows: Sequence[ImageResult]) -> dict[str, dict[str, float]]:
     """p50, p90 and p99 in ms of each stage and of `total`, over the rows without an error.
 
     Returns:

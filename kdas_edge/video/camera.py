@@ -22,7 +22,7 @@ class Camera:
         Raises:
             UserError: there is none of this number, or another program holds it.
         """
-        # OpenCV would print its own opinion of an absent camera above our line
+        # OpenCV would print a warning of its own above our line
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():

@@ -35,7 +35,7 @@ class Channel(Generic[T]):
         """Add an item, waiting for room if nothing may be dropped.
 
         Returns:
-            False if nobody will take it any more: the other end has abandoned the channel.
+            False if the other end has abandoned the channel.
         """
         with self._changed:
             if self._newest_wins:

@@ -9,7 +9,7 @@ from kdas_edge.console import info
 from kdas_edge.errors import UserError
 from kdas_edge.video.camera import Camera
 from kdas_edge.video.readers import DEFAULT_FPS, MISSING_FRAMES, Frame
-from kdas_edge.video.sources import Source
+from kdas_edge.video.sources import InputSource
 from kdas_edge.video_files import VideoDecoder
 
 # Seconds between attempts: doubled each time, up to a limit.
@@ -29,7 +29,7 @@ class LiveReader:
 
     def __init__(
         self,
-        source: Source,
+        source: InputSource,
         fps: float | None = None,
         attempts: int = ATTEMPTS,
         first_pause: float = FIRST_PAUSE,
@@ -140,7 +140,7 @@ class LiveReader:
             self._decoder = None
 
 
-def _absent(source: Source) -> str:
+def _absent(source: InputSource) -> str:
     if source.kind == "camera":
         return (
             f"there is no camera {source.address}, or another program holds it; check the cable, "

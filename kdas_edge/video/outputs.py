@@ -20,8 +20,8 @@ from kdas_edge.files import (
 )
 from kdas_edge.image_files import write_png
 from kdas_edge.overlay import PREDICTION, SECOND_PREDICTION, Style, draw_mask, side_by_side
-from kdas_edge.video.findings import Finding
 from kdas_edge.video.recorder import Recorder
+from kdas_edge.video.segmented import SegmentedFrame
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,20 @@ class Outputs:
         if options.jsonl is not None:
             self._lines = LineFile(options.jsonl, options.overwrite)
 
-    def add(self, finding: Finding) -> None:
+    def add(self, shown: SegmentedFrame) -> None:
         """Draw and write one frame; adds the stages `draw`, `record` and `write` to its times.
 
         Raises:
             UserError: something cannot be written.
         """
         options = self.options
-        frame = finding.frame
-        clock = _Clock(finding.milliseconds)
+        frame = shown.frame
+        clock = _Clock(shown.milliseconds)
         picture = None
         if options.frames is not None or options.record is not None or options.show:
-            picture = self._draw(finding)
+            picture = self._draw(shown)
             clock.lap("draw")
-        finding.latency_ms = 1e3 * (time.perf_counter() - frame.captured)
+        shown.latency_ms = 1e3 * (time.perf_counter() - frame.captured)
         if picture is not None and options.show:
             self.newest = picture
         if picture is not None and self._recorder is not None:
@@ -95,20 +95,20 @@ class Outputs:
             clock.lap("record")
         if picture is not None and options.frames is not None:
             name = f"{frame.index:06d}.png"
-            mask = finding.result.mask.view(np.uint8) * np.uint8(255)
+            mask = shown.result.mask.view(np.uint8) * np.uint8(255)
             write_png(options.frames / "masks" / name, mask)
             write_png(options.frames / "overlays" / name, picture)
             self.written["frames"] = str(options.frames)
             clock.lap("write")
         if self._lines is not None:
-            self._lines.add(finding.as_json())
+            self._lines.add(shown.as_json())
 
-    def _draw(self, finding: Finding) -> NDArray[np.uint8]:
-        image, style = finding.frame.image, self.options.style
-        picture = draw_mask(image, finding.result.mask, PREDICTION[::-1], style)
-        if finding.teacher is None:
+    def _draw(self, shown: SegmentedFrame) -> NDArray[np.uint8]:
+        image, style = shown.frame.image, self.options.style
+        picture = draw_mask(image, shown.result.mask, PREDICTION[::-1], style)
+        if shown.teacher is None:
             return picture
-        beside = draw_mask(image, finding.teacher.mask, SECOND_PREDICTION[::-1], style)
+        beside = draw_mask(image, shown.teacher.mask, SECOND_PREDICTION[::-1], style)
         return side_by_side([picture, beside], self.options.labels)
 
     def finish(self) -> None:

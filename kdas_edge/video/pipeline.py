@@ -1,6 +1,6 @@
 """Read, segment, draw and write at the same time, each in its thread.
 
-    reader ──(frames)──▶ this thread ──(findings)──▶ writer
+    reader ──(frames)──▶ this thread ──(segmented)──▶ writer
 
 Of a file every frame is processed: who is ahead waits. Of a live source the newest frame wins: at
 most one frame waits to be segmented and one to be drawn, so that the latency is bounded whatever
@@ -20,9 +20,9 @@ from kdas_edge.errors import UserError
 from kdas_edge.process import handle_signals
 from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.video.channel import Channel
-from kdas_edge.video.findings import Finding
 from kdas_edge.video.outputs import Outputs
 from kdas_edge.video.readers import Frame, Reader
+from kdas_edge.video.segmented import SegmentedFrame
 from kdas_edge.video.stabiliser import Stabiliser, StabilityOptions, steady
 from kdas_edge.video.statistics import Statistics
 from kdas_edge.video.window import Window
@@ -75,7 +75,7 @@ class Outcome:
 
 
 @dataclass
-class Job:
+class VideoJob:
     """What is done with each frame.
 
     Attributes:
@@ -95,7 +95,7 @@ class Job:
     window: Window | None = None
 
 
-def run_video(reader: Reader, job: Job, outputs: Outputs) -> Outcome:
+def run_video(reader: Reader, job: VideoJob, outputs: Outputs) -> Outcome:
     """Process a source to its end, or until Ctrl-C, SIGTERM, or the window is closed.
 
     Whatever ends it, the outputs are finished and hold every frame up to there.
@@ -106,8 +106,8 @@ def run_video(reader: Reader, job: Job, outputs: Outputs) -> Outcome:
     outcome = Outcome(Statistics(job.budget_ms))
     stop = threading.Event()
     frames: Channel[Frame] = Channel(1 if reader.live else FILE_CAPACITY, newest_wins=reader.live)
-    findings: Channel[Finding] = Channel(1 if reader.live else FILE_CAPACITY)
-    writer = _Writer(findings, outputs, outcome.statistics, reader.live)
+    segmented: Channel[SegmentedFrame] = Channel(1 if reader.live else FILE_CAPACITY)
+    writer = _Writer(segmented, outputs, outcome.statistics, reader.live)
     reading = threading.Thread(target=_read, args=(reader, frames, stop), daemon=True)
     begun = time.perf_counter()
     try:
@@ -120,9 +120,9 @@ def run_video(reader: Reader, job: Job, outputs: Outputs) -> Outcome:
             writer.start()
             begun = time.perf_counter()
             try:
-                for finding in _segment(reader, frames, job, outcome):
-                    note = _note(finding)  # before the writer adds its stages
-                    if not findings.put(finding):
+                for shown in _segment(reader, frames, job, outcome):
+                    note = _note(shown)  # before the writer adds its stages
+                    if not segmented.put(shown):
                         break  # the writer failed; its error is raised below
                     advance(note=note)
                     if job.window is not None and not job.window.show(outputs.newest):
@@ -131,7 +131,7 @@ def run_video(reader: Reader, job: Job, outputs: Outputs) -> Outcome:
             finally:
                 stop.set()
                 frames.abandon()
-                findings.close()
+                segmented.close()
                 writer.join()
                 reading.join(PATIENCE)
         if writer.error is not None:
@@ -160,8 +160,8 @@ def run_video(reader: Reader, job: Job, outputs: Outputs) -> Outcome:
 
 
 def _segment(
-    reader: Reader, frames: Channel[Frame], job: Job, outcome: Outcome
-) -> Iterator[Finding]:
+    reader: Reader, frames: Channel[Frame], job: VideoJob, outcome: Outcome
+) -> Iterator[SegmentedFrame]:
     segmenter = job.segmenter
     stabiliser = Stabiliser(job.stability, segmenter.bundle.manifest.threshold)
     failures, region = len(segmenter.failures), None
@@ -183,18 +183,18 @@ def _segment(
         _ = result.components  # found here, so that its time is counted
         milliseconds["postprocess"] += 1e3 * (time.perf_counter() - begun)
         dropped = reader.skipped + frames.dropped
-        finding = Finding(frame, result, milliseconds, dropped, live=reader.live)
-        finding.reset = stabiliser.resets > resets
+        shown = SegmentedFrame(frame, result, milliseconds, dropped, live=reader.live)
+        shown.reset = stabiliser.resets > resets
         outcome.resets = stabiliser.resets
         if job.teacher is not None:
-            finding.teacher = job.teacher.segment(frame.image)
-        yield finding
+            shown.teacher = job.teacher.segment(frame.image)
+        yield shown
         if number == job.limit:
             outcome.ended = "limit"
             return
 
 
-def _warm_up(job: Job, reader: Reader) -> None:
+def _warm_up(job: VideoJob, reader: Reader) -> None:
     # the first inference allocates memory; it would be the p99 of a short video
     for segmenter in (job.segmenter, job.teacher):
         if segmenter is not None:
@@ -217,37 +217,41 @@ def _read(reader: Reader, frames: Channel[Frame], stop: threading.Event) -> None
 
 
 class _Writer(threading.Thread):
-    """Hands findings to the outputs and counts their times.
+    """Hands segmented frames to the outputs and counts their times.
 
     Attributes:
         error: why it ended early, or None.
     """
 
     def __init__(
-        self, findings: Channel[Finding], outputs: Outputs, statistics: Statistics, live: bool
+        self,
+        segmented: Channel[SegmentedFrame],
+        outputs: Outputs,
+        statistics: Statistics,
+        live: bool,
     ) -> None:
         super().__init__(daemon=True)
         self.error: BaseException | None = None
-        self._findings = findings
+        self._segmented = segmented
         self._outputs = outputs
         self._statistics = statistics
         self._live = live
 
     def run(self) -> None:
         try:
-            for finding in self._findings:
-                times = finding.milliseconds
+            for shown in self._segmented:
+                times = shown.milliseconds
                 frame_ms = sum(times.values()) - times["decode"]
-                self._outputs.add(finding)
-                latency = finding.latency_ms if self._live else None
+                self._outputs.add(shown)
+                latency = shown.latency_ms if self._live else None
                 self._statistics.add(times, frame_ms if latency is None else latency, latency)
         except BaseException as caught:
             self.error = caught
-            self._findings.abandon()
+            self._segmented.abandon()
 
 
 class _Interrupt:
-    """Whether somebody asked for the end; the first time it comes after the current frame."""
+    """Whether a signal asked for the end; the first one lets the current frame finish."""
 
     def __init__(self) -> None:
         self.happened = False
@@ -285,12 +289,12 @@ def _interruptible(stop: threading.Event, frames: Channel[Frame]) -> Iterator[_I
         watcher.join()
 
 
-def _expected(reader: Reader, job: Job) -> int | None:
+def _expected(reader: Reader, job: VideoJob) -> int | None:
     known = [count for count in (reader.expected, job.limit) if count is not None]
     return min(known, default=None)
 
 
-def _note(finding: Finding) -> str:
-    took = sum(finding.milliseconds.values()) - finding.milliseconds["decode"]
-    lost = f", {finding.dropped} dropped" if finding.dropped else ""
+def _note(shown: SegmentedFrame) -> str:
+    took = sum(shown.milliseconds.values()) - shown.milliseconds["decode"]
+    lost = f", {shown.dropped} dropped" if shown.dropped else ""
     return f"{took:.1f} ms a frame{lost}"

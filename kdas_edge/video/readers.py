@@ -52,10 +52,10 @@ class Reader(Protocol):
 
     Attributes:
         name: what may be shown.
-        live: frames come whether or not anybody takes them.
+        live: frames come whether or not they are taken.
         fps: frames per second that the source promises.
-        size: (height, width) of its frames, or None where nobody knows.
-        expected: number of frames, or None where nobody knows.
+        size: (height, width) of its frames, or None where it is not known.
+        expected: number of frames, or None where it is not known.
         skipped: frames that were passed over because they were late already.
         undecodable: frames that could not be decoded, or were marked as damaged.
         problem: after the end, why frames are missing, or None.

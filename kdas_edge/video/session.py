@@ -14,9 +14,9 @@ from kdas_edge.runtime.field_of_view import RoiChoice
 from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.video.live import ATTEMPTS, LiveReader
 from kdas_edge.video.outputs import OutputOptions, Outputs
-from kdas_edge.video.pipeline import Job, Outcome, run_video
+from kdas_edge.video.pipeline import Outcome, VideoJob, run_video
 from kdas_edge.video.readers import FileReader, FolderReader, Reader
-from kdas_edge.video.sources import Source
+from kdas_edge.video.sources import InputSource
 from kdas_edge.video.stabiliser import StabilityOptions
 from kdas_edge.video.window import Window
 
@@ -68,7 +68,7 @@ class VideoOptions:
                 raise UserError(f"--{name} {value:g} is not in {low:g}…{high:g}")
 
 
-def is_video(source: Source, options: VideoOptions) -> bool:
+def is_video(source: InputSource, options: VideoOptions) -> bool:
     """Whether a source is processed as a video: everything but images, unless they have a rate.
 
     Raises:
@@ -97,7 +97,10 @@ def is_video(source: Source, options: VideoOptions) -> bool:
 
 
 def predict_video(
-    source: Source, options: VideoOptions, segmenter: Segmenter, teacher: Segmenter | None = None
+    source: InputSource,
+    options: VideoOptions,
+    segmenter: Segmenter,
+    teacher: Segmenter | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Segment a video, a folder of frames in time, a camera or a stream; say what was done.
 
@@ -129,7 +132,9 @@ def predict_video(
             ),
             reader.fps,
         )
-        job = Job(segmenter, teacher, options.stability, options.budget_ms, options.limit, window)
+        job = VideoJob(
+            segmenter, teacher, options.stability, options.budget_ms, options.limit, window
+        )
     except UserError:
         reader.close()
         raise
@@ -173,7 +178,7 @@ def parse_roi(text: str | None) -> RoiChoice:
     return [int(one) for one in numbers]
 
 
-def open_reader(source: Source, options: VideoOptions) -> Reader:
+def open_reader(source: InputSource, options: VideoOptions) -> Reader:
     """Open the source.
 
     Raises:
@@ -189,7 +194,7 @@ def open_reader(source: Source, options: VideoOptions) -> Reader:
     return FolderReader(list_images(path), source.name, options.fps, options.realtime)
 
 
-def _with_default_outputs(source: Source, options: VideoOptions) -> VideoOptions:
+def _with_default_outputs(source: InputSource, options: VideoOptions) -> VideoOptions:
     """A run that writes nothing at all would be of no use: then a recording and the lines."""
     if options.frames or options.show:
         return options

@@ -14,7 +14,7 @@ SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
 
 
 @dataclass(frozen=True)
-class Source:
+class InputSource:
     """Where frames come from.
 
     Attributes:
@@ -29,7 +29,7 @@ class Source:
 
     @property
     def live(self) -> bool:
-        """True where frames come whether or not anybody takes them."""
+        """True where frames come whether or not they are taken."""
         return self.kind in ("camera", "stream")
 
     @property
@@ -40,7 +40,7 @@ class Source:
         return re.sub(r"[^A-Za-z0-9.-]+", "-", self.name).strip("-.") or self.kind
 
 
-def parse_source(text: str) -> Source:
+def parse_source(text: str) -> InputSource:
     """Find out what a person means by `text`.
 
     Raises:
@@ -50,20 +50,20 @@ def parse_source(text: str) -> Source:
     if scheme == "camera":
         if not (rest.isascii() and rest.isdigit()):
             raise UserError(f"source {text!r}: name the number of the camera, for example camera:0")
-        return Source("camera", str(int(rest)), f"camera:{int(rest)}")
+        return InputSource("camera", str(int(rest)), f"camera:{int(rest)}")
     if separator and rest.startswith("//"):
         if scheme.lower() not in SCHEMES:
             raise UserError(
                 f"source {_without_password(text)!r}: unknown scheme {scheme!r}; "
                 f"known: {', '.join(SCHEMES)}"
             )
-        return Source("stream", text, _without_password(text))
+        return InputSource("stream", text, _without_password(text))
     path = Path(text)
     device = re.fullmatch(r"/dev/video(\d+)", text)
     if device is not None:
-        return Source("camera", str(int(device[1])), f"camera:{int(device[1])}")
+        return InputSource("camera", str(int(device[1])), f"camera:{int(device[1])}")
     if path.is_dir():
-        return Source("images", text, path.resolve().name)
+        return InputSource("images", text, path.resolve().name)
     if not path.exists():
         raise UserError(
             f"{text} does not exist; name an image, a folder of images, a video file, "
@@ -71,7 +71,7 @@ def parse_source(text: str) -> Source:
         )
     if not path.is_file():
         raise UserError(f"{text} is neither a file nor a folder; name camera:0 for a camera")
-    return Source("video" if _is_video(path) else "images", text, path.name)
+    return InputSource("video" if _is_video(path) else "images", text, path.name)
 
 
 def _is_video(path: Path) -> bool:

@@ -211,7 +211,7 @@ class Stabiliser:
         if self._held is not None and self._held.shape == probability.shape:
             held = self._held & (probability > low) & ~marked
             # Lifted by a constant, with its border, the map crosses the threshold where it crossed
-            # `low`: the contour stays smooth. Rounding must change nobody's side.
+            # `low`: the contour stays smooth. Rounding must not move a pixel across the threshold.
             border = cv2.dilate(held.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
             above = np.nextafter(self._threshold, np.float32(2))
             lifted = probability + (self._threshold - low)

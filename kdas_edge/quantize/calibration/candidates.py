@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.data.duplicates import Fingerprint, fingerprint, pixel_digest
 from kdas_edge.data.features import appearance, polyp_share
-from kdas_edge.data.frames import Source, sample_video
+from kdas_edge.data.frames import FrameSource, sample_video
 from kdas_edge.data.heldout import HeldOut
 from kdas_edge.data.layout import Pair, read_pair
 from kdas_edge.data.parallel import parallel_map
@@ -85,7 +85,7 @@ def look_at(
 
 
 def gather(
-    sources: Sequence[Source], stride: int, most: int, predict: PredictShare | None = None
+    sources: Sequence[FrameSource], stride: int, most: int, predict: PredictShare | None = None
 ) -> tuple[list[Candidate], list[int | None]]:
     """Read and measure all candidates.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from kdas_edge.console import info
 from kdas_edge.data.duplicates import NEAR_DUPLICATE
 from kdas_edge.data.features import LARGE_ABOVE, MEANING, SMALL_BELOW, STRATA, stratum
-from kdas_edge.data.frames import MOST_PER_VIDEO, STRIDE, Source, find_sources
+from kdas_edge.data.frames import MOST_PER_VIDEO, STRIDE, FrameSource, find_sources
 from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
 from kdas_edge.errors import UserError
 from kdas_edge.files import (
@@ -167,7 +167,7 @@ def make_calibration_set(
 
 
 def refuse_test_images(
-    candidates: Sequence[Candidate], sources: Sequence[Source], left_out: dict[int, LeftOut]
+    candidates: Sequence[Candidate], sources: Sequence[FrameSource], left_out: dict[int, LeftOut]
 ) -> None:
     """Refuse recordings that hold a test image; training sets are known to, and are screened.
 
@@ -214,7 +214,7 @@ def _check(request: Request, out: Path, manifest_only: bool, overwrite: bool) ->
     return known[request.method]
 
 
-def _test_images(request: Request, sources: Sequence[Source]) -> HeldOut:
+def _test_images(request: Request, sources: Sequence[FrameSource]) -> HeldOut:
     roots = {} if request.data is None else {request.data.resolve(): request.data}
     for source in sources:
         if source.kind == "training" and has_tests(source.path):

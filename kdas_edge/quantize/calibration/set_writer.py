@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdas_edge.console import progress
 from kdas_edge.data.features import FEATURES
-from kdas_edge.data.frames import Source, read_video_frames
+from kdas_edge.data.frames import FrameSource, read_video_frames
 from kdas_edge.files import write_bytes_atomic
 from kdas_edge.image_files import read_image
 from kdas_edge.quantize.calibration.candidates import Candidate
@@ -22,7 +22,7 @@ OVERVIEW = "overview.jpg"
 
 
 def write_frames(
-    chosen: Sequence[Candidate], sources: Sequence[Source], folder: Path
+    chosen: Sequence[Candidate], sources: Sequence[FrameSource], folder: Path
 ) -> list[FrameRecord]:
     """Write `frames/` and `overview.jpg` (from dark to bright) into a folder.
 
@@ -49,13 +49,13 @@ def write_frames(
     return records
 
 
-def path_of(candidate: Candidate, sources: Sequence[Source]) -> str:
+def path_of(candidate: Candidate, sources: Sequence[FrameSource]) -> str:
     """The path of a candidate's file, relative to its source."""
     return sources[candidate.source].relative(candidate.file)
 
 
 def record(
-    candidate: Candidate, file: str | None, digest: str, sources: Sequence[Source]
+    candidate: Candidate, file: str | None, digest: str, sources: Sequence[FrameSource]
 ) -> FrameRecord:
     """The record of a candidate; `file` and `digest` are of its copy, or None and of itself."""
     look = candidate.look

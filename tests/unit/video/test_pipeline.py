@@ -13,7 +13,7 @@ from video_files import clip
 from kdas_edge.errors import UserError
 from kdas_edge.runtime.segmenter import Segmenter
 from kdas_edge.video.outputs import OutputOptions, Outputs
-from kdas_edge.video.pipeline import Job, run_video
+from kdas_edge.video.pipeline import VideoJob, run_video
 from kdas_edge.video.readers import Frame
 from kdas_edge.video.stabiliser import StabilityOptions
 
@@ -75,7 +75,7 @@ def test_every_frame_of_a_file_is_segmented_in_order_and_its_line_is_that_of_its
 ):
     images = clip(12) + clip(3, polyp=False)
     reader = Memory(images)
-    outcome = run_video(reader, Job(segmenter), outputs(tmp_path, frames=tmp_path))
+    outcome = run_video(reader, VideoJob(segmenter), outputs(tmp_path, frames=tmp_path))
     assert outcome.error is None and outcome.ended == "end" and outcome.dropped == 0
     assert reader.closed and outcome.statistics.frames == 15
     found = lines(tmp_path)
@@ -97,7 +97,7 @@ def test_every_frame_of_a_file_is_segmented_in_order_and_its_line_is_that_of_its
 def test_reading_segmenting_and_drawing_overlap(segmenter, tmp_path):
     reader = Memory(clip(12), pause=0.05)
     begun = time.perf_counter()
-    outcome = run_video(reader, Job(segmenter), outputs(tmp_path, pause=0.05))
+    outcome = run_video(reader, VideoJob(segmenter), outputs(tmp_path, pause=0.05))
     took = time.perf_counter() - begun
     assert outcome.statistics.frames == 12
     # one after the other, waiting alone would take 1.2 s
@@ -107,7 +107,7 @@ def test_reading_segmenting_and_drawing_overlap(segmenter, tmp_path):
 def test_of_a_camera_late_frames_are_dropped_counted_and_never_queued(segmenter, tmp_path):
     count, pause = 60, 0.06
     reader = Memory(clip(count), live=True, pause=0.01)
-    outcome = run_video(reader, Job(segmenter), outputs(tmp_path, pause=pause))
+    outcome = run_video(reader, VideoJob(segmenter), outputs(tmp_path, pause=pause))
     found = lines(tmp_path)
     assert outcome.dropped > count / 2
     assert len(found) + outcome.dropped == count
@@ -122,7 +122,7 @@ def test_a_steadied_mask_is_what_is_written_and_resets_are_told(segmenter, tmp_p
     images = clip(2) + clip(4, polyp=False)
     stability = StabilityOptions(smooth=0.9, persist=(2, 2))
     outcome = run_video(
-        Memory(images), Job(segmenter, stability=stability), outputs(tmp_path, frames=tmp_path)
+        Memory(images), VideoJob(segmenter, stability=stability), outputs(tmp_path, frames=tmp_path)
     )
     found = lines(tmp_path)
     # the polyp appears in the second frame, and lingers until the other scene drops the past
@@ -134,7 +134,7 @@ def test_a_steadied_mask_is_what_is_written_and_resets_are_told(segmenter, tmp_p
 
 
 def test_a_teacher_stands_beside_the_student(segmenter, tmp_path):
-    job = Job(segmenter, teacher=segmenter)
+    job = VideoJob(segmenter, teacher=segmenter)
     run_video(Memory(clip(3)), job, outputs(tmp_path, frames=tmp_path))
     found = lines(tmp_path)
     assert all(line["teacher"]["dice"] == 1 for line in found)
@@ -145,7 +145,7 @@ def test_a_teacher_stands_beside_the_student(segmenter, tmp_path):
 def test_a_region_limits_the_mask_and_the_stabiliser_knows_it(bundle, tmp_path):
     images = clip(4)
     with Segmenter.load(bundle, "openvino:CPU:threads=1", roi=(0, 0, 32, 48)) as half:
-        job = Job(half, stability=StabilityOptions(smooth=0.5))
+        job = VideoJob(half, stability=StabilityOptions(smooth=0.5))
         run_video(Memory(images), job, outputs(tmp_path, frames=tmp_path))
     masks = [cv2.imread(str(path), 0) for path in sorted((tmp_path / "masks").iterdir())]
     assert len(masks) == 4 and all(mask.shape == (48, 64) for mask in masks)
@@ -155,7 +155,7 @@ def test_a_region_limits_the_mask_and_the_stabiliser_knows_it(bundle, tmp_path):
 def test_a_source_that_fails_leaves_what_was_done_and_its_error(segmenter, tmp_path):
     reader = Memory(clip(5), error=UserError("the cable is out"))
     written = outputs(tmp_path, record=tmp_path / "a.mp4")
-    outcome = run_video(reader, Job(segmenter), written)
+    outcome = run_video(reader, VideoJob(segmenter), written)
     assert outcome.ended == "failed" and str(outcome.error) == "the cable is out"
     assert len(lines(tmp_path)) == 5 and set(written.written) == {"jsonl", "record"}
     assert outcome.as_json()["problems"] == ["the cable is out"]
@@ -169,7 +169,9 @@ def test_an_output_that_fails_ends_the_video(segmenter, tmp_path):
             super().add(finding)
 
     reader = Memory(clip(500))
-    outcome = run_video(reader, Job(segmenter), Full(OutputOptions(jsonl=tmp_path / "a.jsonl"), 25))
+    outcome = run_video(
+        reader, VideoJob(segmenter), Full(OutputOptions(jsonl=tmp_path / "a.jsonl"), 25)
+    )
     assert outcome.ended == "failed" and str(outcome.error) == "the disk is full"
     assert len(lines(tmp_path)) == 3 and reader.closed
 
@@ -177,12 +179,12 @@ def test_an_output_that_fails_ends_the_video(segmenter, tmp_path):
 def test_a_defect_is_no_error_of_a_person_and_leaves_no_half_recording(segmenter, tmp_path):
     reader = Memory(clip(3), error=ZeroDivisionError("a defect"))
     with pytest.raises(ZeroDivisionError):
-        run_video(reader, Job(segmenter), outputs(tmp_path, record=tmp_path / "a.mp4"))
+        run_video(reader, VideoJob(segmenter), outputs(tmp_path, record=tmp_path / "a.mp4"))
     assert not list(tmp_path.glob("*.mp4")) and not list(tmp_path.glob(".*.mp4"))
 
 
 def test_the_limit_ends_the_video(segmenter, tmp_path):
-    outcome = run_video(Memory(clip(50)), Job(segmenter, limit=7), outputs(tmp_path))
+    outcome = run_video(Memory(clip(50)), VideoJob(segmenter, limit=7), outputs(tmp_path))
     assert outcome.ended == "limit" and len(lines(tmp_path)) == 7
 
 
@@ -195,7 +197,7 @@ def test_a_closed_window_ends_the_video(segmenter, tmp_path):
             return self.shown < 4
 
     outcome = run_video(
-        Memory(clip(50)), Job(segmenter, window=Window()), outputs(tmp_path, show=True)
+        Memory(clip(50)), VideoJob(segmenter, window=Window()), outputs(tmp_path, show=True)
     )
     assert outcome.ended == "window closed" and len(lines(tmp_path)) == 4
 
@@ -216,7 +218,7 @@ def test_a_signal_ends_the_video_with_everything_up_to_there(segmenter, tmp_path
 
     begun = time.perf_counter()
     written = outputs(tmp_path, record=tmp_path / "a.mp4")
-    outcome = run_video(Silent(clip(4), live=True, pause=0.02), Job(segmenter), written)
+    outcome = run_video(Silent(clip(4), live=True, pause=0.02), VideoJob(segmenter), written)
     assert time.perf_counter() - begun < 10
     assert outcome.ended == "interrupted" and outcome.error is None
     assert len(lines(tmp_path)) + outcome.dropped == 4 and (tmp_path / "a.mp4").exists()
@@ -224,9 +226,9 @@ def test_a_signal_ends_the_video_with_everything_up_to_there(segmenter, tmp_path
 
 
 def test_late_frames_of_a_budget_are_counted(segmenter, tmp_path):
-    outcome = run_video(Memory(clip(5)), Job(segmenter, budget_ms=1e-3), outputs(tmp_path))
+    outcome = run_video(Memory(clip(5)), VideoJob(segmenter, budget_ms=1e-3), outputs(tmp_path))
     assert outcome.statistics.late == 5
     outcome = run_video(
-        Memory(clip(5)), Job(segmenter, budget_ms=1e5), outputs(tmp_path, overwrite=True)
+        Memory(clip(5)), VideoJob(segmenter, budget_ms=1e5), outputs(tmp_path, overwrite=True)
     )
     assert outcome.statistics.late == 0

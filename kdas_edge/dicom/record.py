@@ -11,7 +11,7 @@ Status = Literal["done", "incomplete", "FAILED", "skipped"]
 
 
 @dataclass
-class Row:
+class PictureRecord:
     """What was found in one file.
 
     Attributes:

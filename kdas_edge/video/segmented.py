@@ -1,4 +1,4 @@
-"""What is said about one frame: components, times, and one line of JSON."""
+"""One segmented frame: mask, components, times, and its line of JSON."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +9,8 @@ from kdas_edge.video.readers import Frame
 
 
 @dataclass
-class Finding:
-    """One segmented frame on its way to the outputs.
+class SegmentedFrame:
+    """A frame with its result, from the segmenter to the outputs.
 
     Attributes:
         frame: the frame.
@@ -18,10 +18,10 @@ class Finding:
         milliseconds: duration by stage; the outputs add theirs.
         dropped: frames that had been dropped when this one was done, from the beginning.
         reset: True if the stabiliser dropped its past at this frame.
-        teacher: what the teacher says, if there is one.
+        teacher: result of the teacher, or None.
         live: True if the frame came from a source that does not wait.
         latency_ms: from the frame in memory to its overlay, set by the outputs; of a file it is
-            only how long the frame lay in a queue, and is not told.
+            only how long the frame lay in a queue, and is not written.
     """
 
     frame: Frame
