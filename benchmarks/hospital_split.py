@@ -13,10 +13,10 @@ set.
 """
 
 import argparse
-import re
 from pathlib import Path
 
 from kdas_edge.console import info
+from kdas_edge.data.centres import centres_of
 from kdas_edge.data.layout import Pair, training_set
 from kdas_edge.errors import UserError
 from kdas_edge.files import staged_directory
@@ -53,29 +53,12 @@ def by_hospital(pairs: tuple[Pair, ...], patterns: list[str]) -> dict[str, list[
     Raises:
         UserError: a pattern is none, an image is of no hospital or of two, or a hospital is empty.
     """
-    expressions: dict[str, re.Pattern[str]] = {}
-    for text in patterns:
-        name, sign, pattern = text.partition("=")
-        if not sign or not re.fullmatch(r"[\w-]+", name) or name in expressions:
-            raise UserError(f"--hospital {text!r}: write NAME=PATTERN, each name once")
-        try:
-            expressions[name] = re.compile(pattern)
-        except re.error as error:
-            raise UserError(f"--hospital {text!r}: {error}; mend the expression") from error
-    if len(expressions) < 2:
+    if len(patterns) < 2:
         raise UserError("one hospital has no other to be tried on; name two with --hospital")
-    found: dict[str, list[Pair]] = {name: [] for name in expressions}
-    for pair in pairs:
-        names = [name for name, pattern in expressions.items() if pattern.fullmatch(pair.name)]
-        if len(names) != 1:
-            raise UserError(
-                f"{pair.image.name} is of {' and '.join(names) or 'no hospital'}; "
-                "mend the patterns of --hospital"
-            )
-        found[names[0]].append(pair)
-    for name, own in found.items():
-        if not own:
-            raise UserError(f"no image is of hospital {name}; mend its pattern")
+    centres = centres_of([pair.name for pair in pairs], patterns, "--hospital")
+    found: dict[str, list[Pair]] = {pattern.partition("=")[0]: [] for pattern in patterns}
+    for pair, centre in zip(pairs, centres, strict=True):
+        found[centre].append(pair)
     return found
 
 

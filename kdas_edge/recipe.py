@@ -27,11 +27,39 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_source(value: Any) -> Any:
+    """A folder alone is its path."""
+    return [{"root": one} if isinstance(one, str) else one for one in _as_list(value)]
+
+
 def _as_text(value: Any) -> Any:
     """YAML turns `1` into a number and `[1, 2]` into a list."""
     if isinstance(value, list):
         return ",".join(map(str, value))
     return str(value) if isinstance(value, int | float) else value
+
+
+class SourceRecipe(_Section):
+    """A folder of labelled images, or of polyp-free frames, beside `data.root`."""
+
+    root: str = Field(description="the folder")
+    layout: str | None = Field(
+        None, description="layout YAML, see kdas-edge data import; null: PraNet's, or images/masks/"
+    )
+    centres: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        [],
+        description="the centre: its name; a pattern whose bracket is the centre; or NAME=PATTERN, "
+        "several; none: the folder's name",
+    )
+    share: float | None = Field(
+        None, gt=0, le=1, description="of the frames with a polyp in a batch; null: as they come"
+    )
+    mask_values: Annotated[str | None, BeforeValidator(_as_text)] = None
+    group_by: str | None = Field(None, description="as data.group_by")
 
 
 class DataRecipe(_Section):
@@ -51,6 +79,28 @@ class DataRecipe(_Section):
         description="images that stay on one side of the split (patient, examination, video): "
         "folder:N below images/, a regular expression on the file name whose first bracket is the "
         "group, or FILE.csv[:COLUMN]; null: near-duplicate images alone",
+    )
+    centres: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        [], description="the centre or centres of data.root, as in data.sources"
+    )
+    share: float | None = Field(
+        None, gt=0, le=1, description="of data.root in the frames with a polyp of a batch"
+    )
+    sources: Annotated[list[SourceRecipe], BeforeValidator(_as_source)] = Field(
+        [], description="more labelled folders, of other centres"
+    )
+    negatives: Annotated[list[SourceRecipe], BeforeValidator(_as_source)] = Field(
+        [], description="folders of frames that are known to be polyp-free; they need no masks"
+    )
+    polyp_free_share: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of polyp-free samples in a batch, equally many of each centre; null: as "
+        "they come",
+    )
+    leave_centre_out: str | None = Field(
+        None, description="centre that is not trained on but tested on at the end"
     )
     limit: int | None = Field(None, ge=4, description="a trial: use only N of the pairs")
     labelled_fraction: float = Field(

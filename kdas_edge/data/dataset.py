@@ -1,6 +1,6 @@
 """The training and validation images of a recipe."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,11 +10,13 @@ from kdas_edge.console import info
 from kdas_edge.data.duplicates import NEAR_DUPLICATE, pixel_digest, similarity
 from kdas_edge.data.frames import find_sources, sample_video
 from kdas_edge.data.heldout import has_tests, read_test_images
-from kdas_edge.data.layout import ImageSet, Pair, training_set
+from kdas_edge.data.layout import ImageSet, Pair
 from kdas_edge.data.lineage import Lineage, extend
 from kdas_edge.data.parallel import parallel_map
 from kdas_edge.data.resident import ResidentSet, VideoFrame, load_pairs
-from kdas_edge.data.splits import Split, check_split, read_split, validation_split
+from kdas_edge.data.sampler import Origin, Sampler
+from kdas_edge.data.sources import Source, find_all, refuse_near_tests
+from kdas_edge.data.splits import Split, check_split, join, read_split, validation_split
 from kdas_edge.errors import UserError
 from kdas_edge.image_files import read_image
 from kdas_edge.recipe import DataRecipe
@@ -30,6 +32,8 @@ class TrainingData:
         split: which labelled image is where.
         source: the labelled images.
         frames: name of each frame without a mask to its `pixel_digest`.
+        left_out: the images of `data.leave_centre_out`.
+        origin: sources, centres and their shares of a batch.
     """
 
     train: ResidentSet
@@ -37,6 +41,12 @@ class TrainingData:
     split: Split
     source: ImageSet
     frames: Mapping[str, str] = field(default_factory=dict)
+    left_out: ResidentSet | None = None
+    origin: Origin = field(default_factory=Origin)
+
+    def sampler(self) -> Sampler:
+        """What orders the images of `train`, as it is now, in an epoch."""
+        return Sampler(self.train, self.origin)
 
 
 def load_training_data(
@@ -60,25 +70,15 @@ def load_training_data(
         UserError: anything wrong with the folder or a file, named; with `resumed`, also an image
             that has changed since.
     """
-    source = training_set(Path(recipe.root), recipe.mask_values)
-    if recipe.limit is not None:
-        # spread over the set: the first files of a sorted folder are often one video
-        step = max(1, len(source.pairs) // recipe.limit)
-        source = replace(source, pairs=source.pairs[::step][: recipe.limit])
+    sources, left_out = find_all(recipe)
     frames = {} if recipe.unlabelled is None else _unlabelled_frames(recipe)
+    everything = tuple(pair for one in sources for pair in one.image_set.pairs)
+    source = replace(sources[0].image_set, pairs=everything)
     if resumed is not None and resumed.is_file():
         split = read_split(resumed)
         check_split(split, source)
     else:
-        split = validation_split(
-            source,
-            recipe.validation,
-            recipe.split_seed,
-            group_by=recipe.group_by,
-            before=before,
-            only_unseen=only_unseen,
-        )
-        split = replace(split, lineage=_with_near_duplicates(split, recipe))
+        split = _split_sources(sources, recipe, before, only_unseen)
     by_name = {pair.name: pair for pair in source.pairs}
     size = size or recipe.size
     pairs = [
@@ -86,12 +86,9 @@ def load_training_data(
         *frames,
         *(by_name[name] for name in split.validation),
     ]
-    resident = load_pairs(
-        pairs,
-        size,
-        None if recipe.cache is None else Path(recipe.cache),
-        None if recipe.memory_gb is None else int(recipe.memory_gb * 1e9),
-    )
+    cache = None if recipe.cache is None else Path(recipe.cache)
+    largest = None if recipe.memory_gb is None else int(recipe.memory_gb * 1e9)
+    resident = load_pairs(pairs, size, cache, largest)
     cut = len(pairs) - len(split.validation)
     if cut == 0:
         raise UserError(f"{recipe.root}: no training image is left; lower data.validation")
@@ -105,6 +102,38 @@ def load_training_data(
         split=split,
         source=source,
         frames={frame.name: digest for frame, digest in frames.items()},
+        left_out=load_pairs(left_out, size, cache, largest) if left_out else None,
+        origin=_origin(sources, recipe),
+    )
+
+
+def _split_sources(
+    sources: Sequence[Source], recipe: DataRecipe, before: Lineage, only_unseen: bool
+) -> Split:
+    """Split each source by itself, so that every one of them validates."""
+    splits: list[Split] = []
+    for one in sources:
+        split = validation_split(
+            one.image_set,
+            recipe.validation,
+            recipe.split_seed,
+            group_by=one.group_by,
+            before=before,
+            only_unseen=only_unseen,
+        )
+        before = split.lineage
+        splits.append(split)
+    refuse_near_tests(sources, splits)
+    whole = join(splits)
+    return replace(whole, lineage=_with_near_duplicates(whole, recipe))
+
+
+def _origin(sources: Sequence[Source], recipe: DataRecipe) -> Origin:
+    return Origin(
+        {pair.name: number for number, one in enumerate(sources) for pair in one.image_set.pairs},
+        {name: centre for one in sources for name, centre in one.centres.items()},
+        {number: one.share for number, one in enumerate(sources) if one.share is not None},
+        recipe.polyp_free_share,
     )
 
 
@@ -141,14 +170,15 @@ def _unlabelled_frames(recipe: DataRecipe) -> dict[Pair | VideoFrame, str]:
 def _with_near_duplicates(split: Split, recipe: DataRecipe) -> Lineage:
     """Add the test images that look like a training image."""
     lineage = split.lineage
-    if not has_tests(Path(recipe.root)) or not split.prints:
+    if not has_tests(Path(recipe.root)) or not split.prints or not split.train:
         return lineage
     try:
         tests = read_test_images(Path(recipe.root))
     except UserError as error:  # a training does not need them
         info(f"test images are not compared with training images: {error}")
         return lineage
-    alike = similarity(tests.prints, split.prints).max(axis=1) > NEAR_DUPLICATE
+    trained = [split.prints[name] for name in split.train]
+    alike = similarity(tests.prints, trained).max(axis=1) > NEAR_DUPLICATE
     near = [digest for digest, found in zip(tests.digests, alike.tolist(), strict=True) if found]
     return extend(lineage, {}, near)
 

@@ -33,12 +33,14 @@ class Pair:
         image: the image file.
         mask: the mask file; None for frames without ground truth.
         mask_values: which values of the mask are polyp; None for the rule of `masks`.
+        polyp_free: known to have no polyp; its mask is empty and needs no file.
     """
 
     name: str
     image: Path
     mask: Path | None
     mask_values: MaskValues | None = None
+    polyp_free: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,9 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         UserError: unreadable files, no mask, sizes that differ, or only one of the two has an EXIF
             orientation.
     """
+    if pair.mask is None and pair.polyp_free:
+        image = read_image(pair.image)
+        return image, np.zeros(image.shape[:2], bool)
     if pair.mask is None:
         raise UserError(f"{pair.image} has no mask")
     image, mask = read_image(pair.image), read_mask(pair.mask, pair.mask_values)

@@ -121,6 +121,10 @@ class ResidentSet:
         return replace(self, masks=masks, labelled=kept)
 
 
+def _is_labelled(pair: Pair) -> bool:
+    return pair.mask is not None or pair.polyp_free
+
+
 def bytes_needed(count: int, size: int) -> int:
     """Bytes of `count` images and masks of `size`×`size` pixels."""
     return count * 4 * size * size
@@ -144,7 +148,7 @@ def load_pairs(
         UserError: an unreadable file, a mask of another size than its image, a set that does not
             fit and no `cache`, or a `cache` that cannot be written.
     """
-    labelled = [isinstance(pair, Pair) and pair.mask is not None for pair in pairs]
+    labelled = [isinstance(pair, Pair) and _is_labelled(pair) for pair in pairs]
     names = tuple(pair.name for pair in pairs)
     needed, free = bytes_needed(len(pairs), size), free_memory()
     if largest is None:
@@ -174,7 +178,7 @@ def _fill(pairs: Sequence[Pair | VideoFrame], size: int, images: Tensor, masks: 
     def load(index: int) -> None:
         pair = pairs[index]
         assert isinstance(pair, Pair)
-        if pair.mask is None:
+        if not _is_labelled(pair):
             put(index, read_image(pair.image))
             return
         image, mask = read_pair(pair)
@@ -239,7 +243,7 @@ def _key(pairs: Sequence[Pair | VideoFrame], size: int) -> str:
     for pair in pairs:
         files = [pair.image, pair.mask] if isinstance(pair, Pair) else [pair.file]
         values = str(pair.mask_values) if isinstance(pair, Pair) else pair.number
-        parts.append([pair.name, values])
+        parts.append([pair.name, values, getattr(pair, "polyp_free", False)])
         for file in files:
             if file is not None:
                 found = file.stat()

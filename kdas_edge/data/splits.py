@@ -42,8 +42,7 @@ class Split:
             of the decoded pixels; empty in a split of the first release.
         inherited: images of which an earlier network decided the side.
         seen: validation images that an earlier network was trained on, because it left no other.
-        prints: fingerprints of the training images, for comparison with test images; never
-            written.
+        prints: name to fingerprint, for comparison with test images; never written.
     """
 
     train: tuple[str, ...]
@@ -53,7 +52,7 @@ class Split:
     lineage: Lineage = field(default=Lineage(), repr=False, compare=False)
     inherited: int = field(default=0, compare=False)
     seen: int = field(default=0, compare=False)
-    prints: tuple[Fingerprint, ...] = field(default=(), repr=False, compare=False)
+    prints: Mapping[str, Fingerprint] = field(default_factory=dict, repr=False, compare=False)
 
 
 def validation_split(
@@ -144,9 +143,7 @@ def validation_split(
         lineage=extend(before, sides),
         inherited=sum(side is not None for side in known),
         seen=seen,
-        prints=tuple(
-            found for name, (found, _) in zip(names, looks, strict=True) if name not in chosen
-        ),
+        prints={name: found for name, (found, _) in zip(names, looks, strict=True)},
     )
 
 
@@ -192,6 +189,24 @@ def _draw(members: list[list[str]], target: int, seed: int, all_of_them: bool = 
             drawn += 1
     smallest: list[str] = min(order, key=len)
     return chosen or set(smallest)
+
+
+def join(splits: Sequence[Split]) -> Split:
+    """One split of several sets, whose images have different names; one alone stays as it is.
+
+    Each was made with the lineage of the one before it, so that the last knows all of them.
+    """
+    if len(splits) == 1:
+        return splits[0]
+    return _split(
+        tuple(name for split in splits for name in split.train),
+        tuple(name for split in splits for name in split.validation),
+        {name: digest for split in splits for name, digest in split.hashes.items()},
+        lineage=splits[-1].lineage,
+        inherited=sum(split.inherited for split in splits),
+        seen=sum(split.seen for split in splits),
+        prints={name: found for split in splits for name, found in split.prints.items()},
+    )
 
 
 def remarks(split: Split) -> list[str]:
@@ -281,12 +296,12 @@ def _split(
     lineage: Lineage = Lineage(),
     inherited: int = 0,
     seen: int = 0,
-    prints: tuple[Fingerprint, ...] = (),
+    prints: Mapping[str, Fingerprint] | None = None,
 ) -> Split:
     content = {"train": train, "validation": validation, "hashes": hashes}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     digest = hashlib.sha256(canonical.encode(errors="surrogateescape")).hexdigest()
-    return Split(train, validation, digest, hashes, lineage, inherited, seen, prints)
+    return Split(train, validation, digest, hashes, lineage, inherited, seen, prints or {})
 
 
 def _hash_pairs(pairs: list[Pair], workers: int) -> dict[str, str]:

@@ -209,12 +209,12 @@ def test_each_hospital_becomes_a_data_set_whose_test_sets_are_the_others(
 
     for arguments, line in (
         (patterns, f"{out} "),  # is there already
-        ([], "no image is of hospital Kvasir"),  # all names are numbers
-        (["--hospital", "a=x", "--hospital", "b=y"], "is of no hospital"),
+        ([], "no image is of Kvasir"),  # all names are numbers
+        (["--hospital", "a=x", "--hospital", "b=y"], "are of no centre"),
         (["--hospital", "a=.*", "--hospital", "b=.*0"], "is of a and b"),
-        (["--hospital", "a=.*", "--hospital", "b=x"], "no image is of hospital b"),
+        (["--hospital", "a=.*", "--hospital", "b=x"], "no image is of b"),
         (["--hospital", "a=.*"], "no other to be tried on"),
-        (["--hospital", "a=(", "--hospital", "b=x"], "mend the expression"),
+        (["--hospital", "a=(", "--hospital", "b=x"], "correct the expression"),
         (["--hospital", "a/..=.*", "--hospital", "b=x"], "write NAME=PATTERN"),
     ):
         where = out if str(out) in line else tmp_path / "none"
