@@ -27,8 +27,9 @@ from kdas_edge.console import info, table
 from kdas_edge.data.layout import training_set
 from kdas_edge.data.resident import load_pairs
 from kdas_edge.distill.engine import peak_memory_mib
-from kdas_edge.distill.kdas import DistillationLoss
+from kdas_edge.distill.teacher import Teacher
 from kdas_edge.distill.trainer import Trainer, make_fabric, set_train_mode
+from kdas_edge.distill.variants import DistillationLoss
 from kdas_edge.environment import describe
 from kdas_edge.files import write_json
 from kdas_edge.models.architecture import FullSize
@@ -88,7 +89,7 @@ def at_size(images: Tensor, side: int) -> Tensor:
 
 def our_engine(args: argparse.Namespace, compiled: bool) -> tuple[Callable[[], None], Trainer]:
     """One batch of ours, as a function, and its trainer."""
-    teacher = build(ModelRecipe(backbone=args.teacher), args.size)
+    teacher = Teacher(build(ModelRecipe(backbone=args.teacher), args.size), args.size)
     student = build(ModelRecipe(backbone=args.student), args.size)
     settings = recipe(args, compiled)
     trainer = Trainer(

@@ -55,7 +55,8 @@ def file_step(trainer: Trainer, images: torch.Tensor, masks: torch.Tensor) -> No
     device = trainer.fabric.device
     x, y = images.to(device).float() / 255, masks.to(device).float()
     x = network_input(x, trainer.size, trainer.network.architecture)
-    parts = trainer.loss(trainer.student(x), None, y, None)
+    outputs, _ = trainer.student(x)
+    parts = trainer.loss(outputs, None, y, None)
     trainer.optimizer.zero_grad(set_to_none=True)
     trainer.fabric.backward(parts["loss"])
     torch.nn.utils.clip_grad_value_(trainer.network.parameters(), trainer.schedule.clip)

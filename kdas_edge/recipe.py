@@ -198,6 +198,8 @@ class AugmentRecipe(_Section):
 
 # what compares the insides of student and teacher
 FEATURE_VARIANTS = ("pairwise", "decoder_inputs")
+# what needs no more of the teacher than its probability
+CACHEABLE_VARIANTS = ("soft_labels", "output_match")
 
 
 class LossRecipe(_Section):
@@ -262,7 +264,14 @@ class EngineRecipe(_Section):
     channels_last: bool = True
     compile: bool = False
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; null: all")
-    checkpoint_minutes: float = Field(2.0, gt=0)
+    log_interval: int = Field(
+        10,
+        ge=1,
+        le=100_000,
+        description="steps between two readings of the losses; a CPU and a GPU do not wait for "
+        "each other between them, and a loss that is no number ends the run at the next",
+    )
+    checkpoint_minutes: float = Field(2.0, gt=0, description="checked when the losses are read")
     overlay_every: int = Field(5, ge=0, description="epochs between validation overlays; 0: never")
 
 
@@ -277,7 +286,7 @@ def _variant_by_teacher(values: Any) -> Any:
 
 
 def _cache_needs_maps(cached: bool, loss: LossRecipe) -> None:
-    if cached and loss.variant not in ("soft_labels", "output_match"):
+    if cached and loss.variant not in CACHEABLE_VARIANTS:
         raise ValueError(
             f"cache_teacher stores a probability, loss.variant {loss.variant!r} needs the "
             "teacher's logits; set loss.variant: soft_labels, or cache_teacher: false"

@@ -52,7 +52,7 @@ def add_bubbles(image: Tensor, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=rng))
+        return low + (high - low) * torch.rand((), generator=rng).tolist()
 
     rows, columns = image.shape[1:]
     side = min(rows, columns)

@@ -84,7 +84,7 @@ def draw(recipe: AugmentRecipe, batch: int, generator: torch.Generator) -> Augme
         hue=uniform(-recipe.hue, recipe.hue) * 2 * math.pi,
         blur=uniform(0.5, 2.0) * blurred,
         noise=uniform(0, recipe.noise),
-        noise_seed=int(torch.randint(2**31, (1,), generator=generator)),
+        noise_seed=torch.randint(2**31, (1,), generator=generator).tolist()[0],
         bubbles=torch.where(
             chosen(recipe.bubbles), torch.randint(2**31, (batch,), generator=generator), -1
         ),
@@ -103,7 +103,7 @@ def warp(drawn: AugmentDraw, planes: Tensor, part: slice = slice(None)) -> Tenso
     Returns:
         (b, C, S, S), interpolated bilinearly; 0 where the transform looked outside.
     """
-    affine = drawn.affine[part].to(planes.device)
+    affine = drawn.affine[part].to(planes.device, non_blocking=True)
     grid = F.affine_grid(affine, list(planes.shape), align_corners=False)
     return F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
@@ -132,17 +132,17 @@ def apply(
             add_bubbles(image, seed)
 
     def factor(values: Tensor) -> Tensor:
-        return values[part].to(device).view(-1, 1, 1, 1)
+        return values[part].to(device, non_blocking=True).view(-1, 1, 1, 1)
 
-    x = _rotate_hue(x, drawn.hue[part].to(device))
+    x = _rotate_hue(x, drawn.hue[part])
     x = x * factor(drawn.brightness)
-    luma = x.new_tensor(_LUMA).view(1, 3, 1, 1)
+    luma = torch.tensor(_LUMA).to(device, non_blocking=True).view(1, 3, 1, 1)
     mean = (x * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     x = (x - mean) * factor(drawn.contrast) + mean
     grey = (x * luma).sum(1, keepdim=True)
     x = (x - grey) * factor(drawn.saturation) + grey
     x = _blur(x, drawn.blur[part])
-    if bool(drawn.noise.any()):
+    if any(drawn.noise.tolist()):
         generator = torch.Generator(device).manual_seed(drawn.noise_seed)
         shape = (len(drawn.noise), *x.shape[1:])
         field = torch.randn(shape, device=device, generator=generator)[part]
@@ -156,9 +156,13 @@ def apply(
 
 
 def _rotate_hue(x: Tensor, angle: Tensor) -> Tensor:
-    """Rotate the colours about the grey axis (Rodrigues); grey stays grey. x is (B, 3, S, S)."""
-    if not bool(angle.any()):
+    """Rotate the colours about the grey axis (Rodrigues); grey stays grey. x is (B, 3, S, S).
+
+    `angle` is (B,), on the CPU.
+    """
+    if not any(angle.tolist()):
         return x
+    angle = angle.to(x.device, non_blocking=True)
     cos, sin = torch.cos(angle), torch.sin(angle)
     diagonal = cos + (1 - cos) / 3
     plus = (1 - cos) / 3 + sin / math.sqrt(3)

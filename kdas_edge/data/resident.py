@@ -78,13 +78,13 @@ class ResidentSet:
 
     def rows(self, index: Tensor, device: torch.device | str) -> "ResidentSet":
         """Return a batch on `device`: the images of `index`, (b,) int64."""
-        own = index.to(self.images.device)
+        own = index.to(self.images.device, non_blocking=True)
         return ResidentSet(
-            self.images[own].to(device),
-            self.masks[own].to(device),
-            self.labelled[own].to(device),
+            self.images[own].to(device, non_blocking=True),
+            self.masks[own].to(device, non_blocking=True),
+            self.labelled[own].to(device, non_blocking=True),
             tuple(self.names[i] for i in index.tolist()),
-            None if self.teacher is None else self.teacher[own].to(device),
+            None if self.teacher is None else self.teacher[own].to(device, non_blocking=True),
         )
 
     def where(self, kept: Tensor) -> "ResidentSet":

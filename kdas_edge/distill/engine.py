@@ -6,21 +6,22 @@ of the run that was not, and no generator state has to be saved.
 """
 
 import math
-import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kdas_edge.console import progress
 from kdas_edge.data.dataset import TrainingData
 from kdas_edge.data.resident import ResidentSet
 from kdas_edge.distill.schedule import derive_seed, epoch_order, learning_rate
-from kdas_edge.distill.teacher_maps import TEACHER_MAPS, with_maps
+from kdas_edge.distill.teacher import CACHE_FOLDER, Teacher
 from kdas_edge.distill.trainer import Progress, Trainer, make_fabric, set_train_mode
 from kdas_edge.distill.validation import write_overlays
 from kdas_edge.environment import thread_limit
@@ -51,7 +52,7 @@ def fit(
     student: SegmentationNetwork,
     data: TrainingData,
     run: Run,
-    teacher: SegmentationNetwork | None = None,
+    teacher: Teacher | None = None,
 ) -> FitResult:
     """Train until the schedule is done, resuming if the run has a checkpoint.
 
@@ -63,7 +64,7 @@ def fit(
         student: the network to train, float or fake-quantised; see `Trainer`.
         data: resident at the larger of the student's and the teacher's size.
         run: where everything is written.
-        teacher: the frozen teacher, for distillation.
+        teacher: for distillation.
 
     Raises:
         UserError: the batch does not divide over the processes, or a bad checkpoint.
@@ -82,15 +83,8 @@ def fit(
         )
     trainer = Trainer(recipe, student, teacher, fabric)
     train, validation = data.train.to(fabric.device), data.validation.to(fabric.device)
-    if recipe.cache_teacher:
-        assert teacher is not None  # the recipe sees to it
-        train = with_maps(
-            train,
-            teacher,
-            recipe.teacher_size or recipe.data.size,
-            run.path.parent / TEACHER_MAPS,
-            run.writes,
-        )
+    if recipe.cache_teacher and teacher is not None:
+        train = teacher.cache(train, run.path.parent / CACHE_FOLDER, run.writes)
     batch = min(schedule.batch_size, len(train))
     per_epoch = max(1, (recipe.data.epoch_images or len(train)) // batch)
     total = schedule.epochs * per_epoch
@@ -98,50 +92,95 @@ def fit(
     run.rewind(now.step)
     fabric.barrier()
 
-    saved = time.monotonic()
+    saved = since = time.monotonic()
+    sums, read = RunningSums(now.sums), now.step
+    order = torch.empty(0, dtype=torch.int64)
     with (
         _stop_after_step() as stop,
         progress(total, f"{run.path.name}: steps of {batch} images", now.step) as advance,
     ):
         while now.step < total:
-            started = time.monotonic()
             epoch, within = divmod(now.step, per_epoch)
-            order = epoch_order(len(train), per_epoch * batch, derive_seed(recipe.seed, epoch))
-            frozen = epoch >= schedule.freeze_batch_norm_from * schedule.epochs
-            set_train_mode(trainer.network, frozen)
             if within == 0:
-                now.sums, trainer.log_shares = {}, trainer.loss.needs_teacher
-            parts = trainer.step(train, order[within * batch :][:batch], now.step, total)
-            if not math.isfinite(parts["loss"]):
-                raise UserError(
-                    f"{run.path}: the loss is {parts['loss']} at step {now.step}; lower "
-                    "schedule.learning_rate or loss.teacher_scale, or set engine.precision=fp32"
-                )
-            for key, value in parts.items():
-                now.sums[key] = now.sums.get(key, 0.0) + value
+                sums = RunningSums()
+            if within == 0 or not len(order):
+                order = epoch_order(len(train), per_epoch * batch, derive_seed(recipe.seed, epoch))
+                frozen = epoch >= schedule.freeze_batch_norm_from * schedule.epochs
+                set_train_mode(trainer.network, frozen)
+            result = trainer.step(
+                train,
+                order[within * batch :][:batch],
+                now.step,
+                total,
+                with_shares=within == 0 and trainer.loss.variant.needs_teacher,
+            )
+            sums.add(result.losses)
+            sums.add({f"share_{key}": per_epoch * share for key, share in result.shares.items()})
             now.step += 1
-            now.seconds += time.monotonic() - started
-            now.sums["seconds"] = now.sums.get("seconds", 0.0) + time.monotonic() - started
-            if trainer.shares:
-                now.sums |= {f"share_{k}": v * per_epoch for k, v in trainer.shares.items()}
-                trainer.shares = {}
+            ended = now.step % per_epoch == 0
+            # the processes of a job leave together, at the next log
+            at_once = bool(stop) and fabric.world_size == 1
+            if not (ended or at_once or now.step % recipe.engine.log_interval == 0):
+                continue
+
+            # the log: here alone the host waits for the device and for the other processes
+            now.sums = sums.read()
+            sound = math.isfinite(now.sums["loss"]) and trainer.weights_are_finite()
+            broken, signals = trainer.sums([float(not sound), float(len(stop))])
+            if broken:
+                raise UserError(
+                    f"{run.path}: the loss or a weight became NaN or infinite between steps {read} "
+                    f"and {now.step}; lower schedule.learning_rate or loss.teacher_scale, or set "
+                    "engine.precision=fp32"
+                )
+            seconds, since = time.monotonic() - since, time.monotonic()
+            now.seconds += seconds
+            now.sums["seconds"] = sums.seconds = sums.seconds + seconds
             mean = now.sums["loss"] / (within + 1)
-            advance(note=f"epoch {epoch + 1}/{schedule.epochs} loss {mean:.3f}")
-            if now.step % per_epoch == 0:
+            advance(now.step - read, note=f"epoch {epoch + 1}/{schedule.epochs} loss {mean:.3f}")
+            read = now.step
+            if ended:
                 _end_epoch(recipe, trainer, validation, run, now, per_epoch, batch)
                 saved = -math.inf  # an epoch's end is always worth a checkpoint
-            stopped = trainer.sum(len(stop)) > 0  # all processes leave at the same step
-            if stopped or time.monotonic() - saved > 60 * recipe.engine.checkpoint_minutes:
+            if signals or time.monotonic() - saved > 60 * recipe.engine.checkpoint_minutes:
                 trainer.save(run, now)
                 saved = time.monotonic()
-            if stopped:
+            if signals:
                 run.update(status="interrupted", step=now.step)
                 run.log(f"stopped at step {now.step} of {total}; go on with --resume")
                 raise Interrupted
+            since = time.monotonic()
     run.update(
         status="finished", best_epoch=now.best_epoch, best_dice=now.best_dice, seconds=now.seconds
     )
     return FitResult(now.best_epoch, now.best_dice, run.history(), now.seconds)
+
+
+class RunningSums:
+    """Sums of an epoch, kept on the device until they are read.
+
+    Args:
+        known: sums of an unfinished epoch, of a resumed run.
+    """
+
+    def __init__(self, known: Mapping[str, float] = MappingProxyType({})) -> None:
+        self.seconds = known.get("seconds", 0.0)
+        self._known = {key: value for key, value in known.items() if key != "seconds"}
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add float64 scalars; nothing waits for the device."""
+        for key, value in values.items():
+            # in the order of the steps, so that a resumed epoch has the sum of an unbroken one
+            before = self._sums.get(key, self._known.get(key, 0.0))
+            self._sums[key] = before + value
+
+    def read(self) -> dict[str, float]:
+        """Return the sums, and wait for the device."""
+        if not self._sums:
+            return dict(self._known)
+        values = torch.stack(list(self._sums.values())).tolist()
+        return {**self._known, **dict(zip(self._sums, values, strict=True))}
 
 
 def _end_epoch(
@@ -180,9 +219,13 @@ def _end_epoch(
 
 
 def peak_memory_mib() -> float:
-    """Peak memory of this process: of the GPU if one is used, else resident memory."""
+    """Peak memory of this process: of the GPU if one is used, else resident; NaN on Windows."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 

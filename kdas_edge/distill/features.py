@@ -1,9 +1,8 @@
-"""Distillation inside the network: what the encoder sees, and what the decoder reads of it.
+"""Distillation of features: similarities within the encoder's maps, and the decoder's inputs.
 
-The outputs of a segmentation network are one channel; what its encoder knows of texture and shape
-is in maps of hundreds, of which a student has other numbers. Similarities between places need no
-layer that translates one into the other: [1], section 3.1, "pair-wise distillation". The decoder's
-inputs have the same channels in both, and mean the same to a student that began with the teacher's
+Student and teacher have other numbers of channels. Similarities between places need no layer that
+translates one into the other: [1], section 3.1, "pair-wise distillation". The decoder's inputs
+have the same channels in both, and mean the same to a student that began with the teacher's
 decoder: [2], where only what comes before the reused part is trained.
 
 [1] Liu et al., "Structured Knowledge Distillation for Semantic Segmentation", CVPR 2019,
@@ -22,8 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdas_edge.distill.losses import full_precision
-from kdas_edge.errors import UserError
-from kdas_edge.models.architecture import Architecture
+from kdas_edge.models.architecture import SegmentationNetwork
 
 # Places per side that are compared: 144 of an image, as a pair costs for each two of them.
 _PLACES = 12
@@ -67,11 +65,10 @@ def pairwise_loss(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Ten
 
 
 def decoder_inputs_loss(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
-    """How far the student's decoder is from reading what the teacher's reads ([2], equation 3).
+    """Mean squared difference of the decoders' inputs, averaged over the levels ([2], equation 3).
 
-    Mean squared difference, averaged over the levels. What the decoder reads was normalised, so
-    that a level counts about as much as another. With the teacher's decoder
-    (`model.init_decoder_from`) a student for which it is 0 is the teacher.
+    These were normalised, so that a level counts about as much as another. With the teacher's
+    decoder (`model.init_decoder_from`) a student for which it is 0 is the teacher.
 
     Args:
         students: inputs of the student's decoder, (B, C, h_i, w_i) each.
@@ -89,50 +86,50 @@ def decoder_inputs_loss(students: Sequence[Tensor], teachers: Sequence[Tensor]) 
     return torch.stack(terms).mean()
 
 
-def check_comparable(variant: str, student: Architecture, teacher: Architecture | None) -> None:
-    """Refuse what a variant of the loss cannot compare.
-
-    Raises:
-        UserError: the decoders whose inputs are to be compared have different widths.
-    """
-    if variant == "decoder_inputs" and teacher is not None and teacher.width != student.width:
-        raise UserError(
-            f"loss.variant 'decoder_inputs' compares decoders, the teacher's has width "
-            f"{teacher.width} and the student's {student.width}; set model.width="
-            f"{teacher.width}, or choose another variant"
-        )
-
-
-class Tap:
-    """Holds what some layers returned last.
+class FeatureHook(SegmentationNetwork):
+    """A network that returns, beside its outputs, what some of its layers returned.
 
     Args:
-        layers: each returns a map, or several.
+        network: its weights are shared, not copied.
+        layers: within it; each returns a map, or several.
     """
 
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        self._maps: list[tuple[Tensor, ...]] = [()] * len(layers)
-        for index, layer in enumerate(layers):
-            layer.register_forward_hook(partial(self._keep, index))
+    def __init__(self, network: SegmentationNetwork, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.network, self.architecture = network, network.architecture
+        self._layers = tuple(layers)
 
-    def _keep(self, index: int, layer: nn.Module, inputs: Any, outputs: Any) -> None:
-        self._maps[index] = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    def forward(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+        """Map (B, 3, H, W) to (z1, z2) and the maps of the layers, in their order."""
+        if not self._layers:
+            return self.network(x), ()
+        maps: list[tuple[Tensor, ...]] = [()] * len(self._layers)
 
-    def take(self) -> tuple[Tensor, ...]:
-        """Return the maps, and hold them no longer, so that their graph can be freed."""
-        maps = tuple(chain.from_iterable(self._maps))
-        self._maps = [()] * len(self._maps)
-        return maps
+        def keep(index: int, layer: nn.Module, inputs: Any, outputs: Any) -> None:
+            maps[index] = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+        hooks = [
+            layer.register_forward_hook(partial(keep, index))
+            for index, layer in enumerate(self._layers)
+        ]
+        try:
+            outputs = self.network(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return outputs, tuple(chain.from_iterable(maps))
 
 
-def tap(network: nn.Module, variant: str) -> Tap:
-    """Tap what a variant of the loss compares.
+def feature_layers(network: nn.Module, compares: str | None) -> tuple[nn.Module, ...]:
+    """The layers of a Polyp-PVT that a loss compares.
 
     Args:
         network: a Polyp-PVT.
-        variant: "pairwise", the encoder's maps; "decoder_inputs", what the decoder makes of them.
+        compares: "encoder", its maps; "decoder_inputs", what the decoder makes of them; None.
     """
     wanted: Any = network
-    if variant == "pairwise":
-        return Tap([wanted.backbone])
-    return Tap([wanted.translate1, wanted.translate2, wanted.translate3, wanted.translate4])
+    if compares is None:
+        return ()
+    if compares == "encoder":
+        return (wanted.backbone,)
+    return wanted.translate1, wanted.translate2, wanted.translate3, wanted.translate4

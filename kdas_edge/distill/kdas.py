@@ -1,4 +1,4 @@
-"""KDAS: what a student owes its teacher (equations 1 to 8 of [1]), and the ablations.
+"""KDAS losses (equations 1 to 6 of [1]; 7 is `losses.bce_dice`, 8 the weights in `variants`).
 
 A supervision output z is read as an H × W matrix per image: its rows are the tokens of an
 attention without weights. The paper leaves four choices open; they are made here as follows.
@@ -19,25 +19,17 @@ attention without weights. The paper leaves four choices open; they are made her
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdas_edge.distill.features import decoder_inputs_loss, pairwise_loss
-from kdas_edge.distill.losses import bce_dice, border_weight, full_precision, structure_loss
-from kdas_edge.recipe import FEATURE_VARIANTS, LossRecipe
+from kdas_edge.distill.losses import full_precision
 
 Axis = Literal["positions", "rows"]
 Reduction = Literal["sum", "mean"]
-Outputs = tuple[Tensor, Tensor]
-# of the student and of the teacher, level by level
-Features = tuple[Sequence[Tensor], Sequence[Tensor]]
-
-# The weight of the teacher's terms in the authors' released code; the paper says 0.2.
-RELEASED_WEIGHT = 0.3
 
 
 def attention_map(z: Tensor) -> Tensor:
@@ -183,188 +175,3 @@ def released_symmetric_term(student_z1: Tensor, teacher_z1: Tensor) -> Tensor:
     """
     student, teacher = full_precision(student_z1), full_precision(teacher_z1)
     return F.mse_loss(student + student.transpose(-2, -1), teacher + teacher.transpose(-2, -1))
-
-
-class DistillationLoss:
-    """The loss of a recipe: L = teacher_weight · (teacher's terms) + segmentation_weight · L_seg.
-
-    That is equation 8, with these terms of the teacher per variant (the keys of the parts):
-
-    - `supervised`: none; L_seg has weight 1.
-    - `kl`: "kl", `softened_kl` of the logits of both outputs (Table 3's first row).
-    - `attention_kd`: "attention", equation 3.
-    - `attention_kd_sgm`, `kdas`: "attention" and "sgm", equations 3 and 6.
-    - `released_code`: "kl" and "sgm" as in the authors' repository, weight 0.3 against 0.7 and the
-      structure loss as released, whatever the recipe says about those.
-    - `soft_labels` (ours): "soft_labels", `bce_dice` of each output against the teacher's
-      probability sigmoid(z1 + z2). Its Dice part also sharpens: a soft target is not its minimum.
-    - `output_match` (ours): "output_match", the cross-entropy of sigmoid(z1 + z2) against the
-      teacher's, mean over pixels. Its only minimum is the teacher's output, so that it is what a
-      quantised network needs that is to stay its float self: the float student is the teacher.
-    - `pairwise`: "pairwise", `pairwise_loss` of the encoders' features; the outputs do not count.
-    - `decoder_inputs`: "decoder_inputs", `decoder_inputs_loss`, for a student with its teacher's
-      decoder (`model.init_decoder_from`); the outputs do not count.
-
-    `teacher_scale` multiplies the terms of the teacher on top of their weight.
-
-    Args:
-        recipe: variant, weights, temperature, axis and reduction.
-
-    Example:
-        loss = DistillationLoss(LossRecipe(variant="kdas"))
-        parts = loss(student(images), teacher(images), masks)
-        parts["loss"].backward()
-    """
-
-    def __init__(self, recipe: LossRecipe) -> None:
-        self.recipe = recipe
-        self.needs_teacher = recipe.variant != "supervised"
-        self.needs_features = recipe.variant in FEATURE_VARIANTS
-
-    def __call__(
-        self,
-        student: Outputs,
-        teacher: Outputs | None,
-        mask: Tensor,
-        labelled: Tensor | None = None,
-        features: Features | None = None,
-    ) -> dict[str, Tensor]:
-        """Compute the loss of a batch and its parts.
-
-        Args:
-            student: (z1, z2), (B, 1, H, W) logits each.
-            teacher: likewise, of any size; None where no teacher is needed. No gradient flows
-                into it.
-            mask: (B, 1, H, W) float in 0…1.
-            labelled: (B,) bool; where it is False the mask counts nothing, only the teacher's
-                terms count. None: all are labelled.
-            features: of the student and of the teacher, for `pairwise` and `decoder_inputs`; see
-                `features.tap`.
-
-        Returns:
-            "loss", the weighted total, and the unweighted parts: "segmentation" (both outputs, sum
-            over the labelled images by the size of the batch) and the teacher's terms.
-
-        Raises:
-            ValueError: the variant needs a teacher, or features, and there is none.
-        """
-        parts = {"segmentation": self._segmentation(student, mask, labelled)}
-        if self.needs_teacher:
-            if teacher is None:
-                raise ValueError(f"loss variant {self.recipe.variant!r} needs a teacher's outputs")
-            parts.update(self.teacher_terms(student, teacher, features))
-        total = torch.stack(list(self.weighted(parts).values())).sum()
-        return {"loss": total, **parts}
-
-    def teacher_terms(
-        self, student: Outputs, teacher: Outputs, features: Features | None = None
-    ) -> dict[str, Tensor]:
-        """Compute the teacher's terms of the variant, unweighted; see the class."""
-        recipe = self.recipe
-        how = recipe.temperature, recipe.kl_axis, recipe.kl_reduction
-        matched = [
-            _at_size(theirs.detach(), own) for own, theirs in zip(student, teacher, strict=True)
-        ]
-        match recipe.variant:
-            case "supervised":
-                return {}
-            case "kl":
-                terms = [
-                    softened_kl(own, theirs, *how)
-                    for own, theirs in zip(student, matched, strict=True)
-                ]
-                return {"kl": torch.stack(terms).sum()}
-            case "attention_kd":
-                return {"attention": attention_loss(student, matched, *how)}
-            case "attention_kd_sgm" | "kdas":
-                return {
-                    "attention": attention_loss(student, matched, *how),
-                    "sgm": symmetric_guided_map_loss(student[1], matched[1], *how),
-                }
-            case "released_code":
-                t = recipe.temperature
-                kl = [
-                    released_kl(own, theirs, t)
-                    for own, theirs in zip(student, matched, strict=True)
-                ]
-                return {
-                    "kl": t**2 * torch.stack(kl).sum(),
-                    "sgm": released_symmetric_term(student[0], matched[0]),
-                }
-            case "soft_labels":
-                target = torch.sigmoid(_summed(matched))
-                return {"soft_labels": bce_dice(student[0], target) + bce_dice(student[1], target)}
-            case "output_match":
-                own, target = _summed(student), torch.sigmoid(_summed(matched))
-                return {"output_match": F.binary_cross_entropy_with_logits(own, target)}
-            case "pairwise" | "decoder_inputs":
-                if features is None:
-                    raise ValueError(f"loss variant {recipe.variant!r} needs features of both")
-                loss = pairwise_loss if recipe.variant == "pairwise" else decoder_inputs_loss
-                return {recipe.variant: loss(*features)}
-
-    def weighted(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weight the parts as in equation 8; "loss" is left out, and is the sum of the rest."""
-        own, teachers = self._weights()
-        return {
-            name: part * (own if name == "segmentation" else teachers)
-            for name, part in parts.items()
-            if name != "loss"
-        }
-
-    def _weights(self) -> tuple[float, float]:
-        recipe = self.recipe
-        if recipe.variant == "supervised":
-            return 1.0, 0.0
-        if recipe.variant == "released_code":
-            return 1 - RELEASED_WEIGHT, RELEASED_WEIGHT * recipe.teacher_scale
-        return recipe.segmentation_weight, recipe.teacher_weight * recipe.teacher_scale
-
-    def _segmentation(self, student: Outputs, mask: Tensor, labelled: Tensor | None) -> Tensor:
-        released = self.recipe.variant == "released_code"
-        if released or self.recipe.segmentation == "structure":
-            weight = border_weight(mask)
-            costs = [structure_loss(z, mask, "none", not released, weight) for z in student]
-        else:
-            costs = [bce_dice(z, mask, "none") for z in student]
-        per_image = torch.stack(costs).sum(0)  # (B,)
-        if labelled is not None:
-            # multiplied out, not selected: selecting makes the host wait for the GPU to count
-            per_image = per_image * labelled
-        # By the size of the batch, not by the labelled alone: where masks are few, one or two
-        # images would carry this whole term, and the network learn those by heart.
-        return per_image.mean()
-
-
-def gradient_shares(parts_weighted: Mapping[str, Tensor], outputs: Outputs) -> dict[str, float]:
-    """Measure how much each weighted term moves the student.
-
-    Args:
-        parts_weighted: `DistillationLoss.weighted` of the parts, before the backward pass.
-        outputs: the student's (z1, z2), from which they were computed.
-
-    Returns:
-        Per term the norm of its gradient with respect to both outputs together, as a fraction of
-        the sum of these norms; all 0 if nothing has a gradient.
-    """
-    norms = {}
-    for name, part in parts_weighted.items():
-        norms[name] = 0.0
-        if part.requires_grad:
-            gradients = torch.autograd.grad(part, outputs, retain_graph=True, allow_unused=True)
-            squares = [g.float().square().sum().item() for g in gradients if g is not None]
-            norms[name] = math.sqrt(sum(squares))
-    total = sum(norms.values())
-    return {name: norm / total if total else 0.0 for name, norm in norms.items()}
-
-
-def _summed(outputs: Sequence[Tensor]) -> Tensor:
-    """z1 + z2, whose sigmoid is the network's probability."""
-    return full_precision(outputs[0]) + full_precision(outputs[1])
-
-
-def _at_size(teacher: Tensor, student: Tensor) -> Tensor:
-    if teacher.shape[-2:] == student.shape[-2:]:
-        return teacher
-    size = student.shape[-2:]
-    return F.interpolate(full_precision(teacher), size=size, mode="bilinear", align_corners=False)

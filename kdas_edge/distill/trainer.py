@@ -22,14 +22,15 @@ from torch import Tensor, nn
 
 from kdas_edge.data import augment
 from kdas_edge.data.resident import ResidentSet
-from kdas_edge.distill.features import Tap, tap
-from kdas_edge.distill.kdas import DistillationLoss, gradient_shares
+from kdas_edge.distill.features import FeatureHook, feature_layers
 from kdas_edge.distill.schedule import derive_seed, learning_rate, side
-from kdas_edge.distill.teacher_maps import as_outputs
+from kdas_edge.distill.teacher import Teacher, as_outputs
 from kdas_edge.distill.validation import validate
+from kdas_edge.distill.variants import DistillationLoss, Outputs, gradient_shares
 from kdas_edge.errors import UserError, first_line
 from kdas_edge.files import write_bytes_atomic
 from kdas_edge.models.architecture import FullSize, SegmentationNetwork
+from kdas_edge.models.checkpoints import check_finite
 from kdas_edge.models.inputs import network_input, resized
 from kdas_edge.recipe import AugmentRecipe, QuantizeRecipe, ScheduleRecipe, TrainRecipe
 from kdas_edge.run import Run
@@ -97,14 +98,27 @@ def _cpu_is_faster_in_bf16() -> bool:
         return seconds(torch.bfloat16) < seconds(torch.float32) / 1.3
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """What one step of training did; scalars in float64 that stay on the device until read.
+
+    Attributes:
+        losses: "loss" and its unweighted terms, means over the scales.
+        shares: of each weighted term in the gradient of the outputs; empty unless asked for.
+    """
+
+    losses: dict[str, Tensor]
+    shares: dict[str, Tensor]
+
+
 class Trainer:
     """A student, perhaps its teacher, the loss, and one step of training.
 
     Args:
         recipe: loss, schedule, augmentation and sizes.
         student: the network to train.
-        teacher: frozen here; None for supervised training, and unused where the training set holds
-            the teacher's maps (`cache_teacher`).
+        teacher: see `Teacher`; None for supervised training. It does not run where the training
+            set holds its maps (`cache_teacher`).
         fabric: see `make_fabric`.
     """
 
@@ -112,65 +126,59 @@ class Trainer:
         self,
         recipe: TrainRecipe | QuantizeRecipe,
         student: SegmentationNetwork,
-        teacher: SegmentationNetwork | None,
+        teacher: Teacher | None,
         fabric: Fabric,
     ) -> None:
         assert recipe.schedule is not None
         self.schedule: ScheduleRecipe = recipe.schedule
         self.augment: AugmentRecipe = recipe.augment
         self.seed, self.size = recipe.seed, recipe.data.size
-        self.teacher_size = recipe.teacher_size or recipe.data.size
         self.fabric = fabric
         self.loss = DistillationLoss(recipe.loss)
-        asked = self.loss.needs_teacher and not recipe.cache_teacher
-        if asked and teacher is None:
+        if self.loss.variant.needs_teacher and teacher is None:
             raise UserError(f"loss.variant {recipe.loss.variant} needs a teacher; set teacher: RUN")
         self.network = student
         if recipe.engine.channels_last:
             student.to(memory_format=torch.channels_last)
+        # fused: one kernel over all weights, and none of the host's reads of the step count
         self.optimizer = torch.optim.AdamW(
             student.parameters(),
             lr=self.schedule.learning_rate,
             weight_decay=self.schedule.weight_decay,
+            fused=True,
         )
-        self.taps: tuple[Tap, Tap] | None = None
-        if self.loss.needs_features and teacher is not None:
-            self.taps = tap(student, recipe.loss.variant), tap(teacher, recipe.loss.variant)
-        full: nn.Module = FullSize(student)
+        full: nn.Module = FeatureHook(
+            FullSize(student), feature_layers(student, self.loss.variant.compares)
+        )
         compiled: Any = torch.compile(full) if recipe.engine.compile else full
         self.student, self.optimizer = fabric.setup(compiled, self.optimizer)
-        self.teacher: Any = None
-        if teacher is not None and asked:
-            teacher.eval().requires_grad_(False)
-            if recipe.engine.channels_last:
-                teacher.to(memory_format=torch.channels_last)
+        self.teacher = teacher
+        if teacher is not None:
             # not `setup_module`: DDP refuses a module without a gradient
-            teacher.to(fabric.device)
-            full = FullSize(teacher)
-            self.teacher = torch.compile(full) if recipe.engine.compile else full
+            teacher.prepare(fabric.device, recipe.engine.channels_last, recipe.engine.compile)
         self.average = (
             {key: value.detach().clone() for key, value in student.state_dict().items()}
             if self.schedule.ema
             else None
         )
-        self.log_shares = False
-        self.shares: dict[str, float] = {}
 
     # ------------------------------------------------------------------ one step
 
-    def step(self, data: ResidentSet, order: Tensor, step: int, total: int) -> dict[str, float]:
+    def step(
+        self, data: ResidentSet, order: Tensor, number: int, total: int, with_shares: bool = False
+    ) -> StepResult:
         """Train on one batch: one optimiser step per scale.
 
-        Args:
-            data: the resident training set.
-            order: (B,) indices of the batch, of all processes together.
-            step: number of this batch in the whole training, from 0.
-            total: number of batches in the whole training.
+        Nothing here waits for the device: what happened is returned as tensors on it.
 
-        Returns:
-            The loss and its unweighted terms, means over the scales.
+        Args:
+            data: the resident training set, perhaps with the teacher's maps.
+            order: (B,) indices of the batch, of all processes together.
+            number: of this batch in the whole training, from 0.
+            total: number of batches in the whole training.
+            with_shares: measure the terms' shares in the gradient, at the last scale.
         """
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, step))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, number))
         drawn = augment.draw(self.augment, len(order), generator)
         mine = self._part(len(order))
         batch = data.rows(order[mine], self.fabric.device)
@@ -179,56 +187,54 @@ class Trainer:
         maps = None
         if batch.teacher is not None:
             maps = augment.warp(drawn, batch.teacher.float() / 255, mine)
-        torch.manual_seed(derive_seed(self.seed, step, self.fabric.global_rank))  # drop-path
+        torch.manual_seed(derive_seed(self.seed, number, self.fabric.global_rank))  # drop-path
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.schedule, step, total)
+            group["lr"] = learning_rate(self.schedule, number, total)
 
         scales = self.schedule.scales
         if self.schedule.scale_mode == "random":
-            chosen = torch.randint(len(scales), (1,), generator=generator)
-            scales = [scales[int(chosen)]]
-        sums: dict[str, float] = {}
+            scales = [scales[torch.randint(len(scales), (1,), generator=generator).tolist()[0]]]
+        losses: dict[str, Tensor] = {}
+        shares: dict[str, Tensor] = {}
         for scale in scales:
-            parts = self._losses(images, masks, labelled, maps, scale)
+            size = side(self.size, scale)
+            mask = (resized(masks, size) > 0.5).float()
+            x = network_input(images, size, self.network.architecture)
+            outputs, features = self.student(x)
+            truths, theirs = self._teach(images, maps, size, scale)
+            parts = self.loss(outputs, truths, mask, labelled, (features, theirs))
+            # what comes of features has no share in the gradient of the outputs
+            if with_shares and not features:
+                shares = self._shares(outputs, truths, mask, labelled)
             self.optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(parts["loss"])
             if self.schedule.clip:
                 nn.utils.clip_grad_value_(self.network.parameters(), self.schedule.clip)
             self.optimizer.step()
             for key, value in parts.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach()) / len(scales)
-        self._average_weights(step)
-        return sums
+                mean = value.detach().double() / len(scales)
+                losses[key] = losses[key] + mean if key in losses else mean
+        self._average_weights(number)
+        return StepResult(losses, shares)
 
-    def _losses(
-        self,
-        images: Tensor,
-        masks: Tensor,
-        labelled: Tensor,
-        maps: Tensor | None,
-        scale: float,
-    ) -> dict[str, Tensor]:
-        size = side(self.size, scale)
-        target = (resized(masks, size) > 0.5).float()
-        outputs = self.student(network_input(images, size, self.network.architecture))
-        truths = None
+    def _teach(
+        self, images: Tensor, maps: Tensor | None, size: int, scale: float
+    ) -> tuple[Outputs | None, tuple[Tensor, ...]]:
+        """The teacher's outputs and features: from its maps, or by running it on the images."""
         if maps is not None:
-            truths = as_outputs(resized(maps, size))
-        elif self.teacher is not None:
-            teacher_size = side(self.teacher_size, scale)
-            inputs = network_input(images, teacher_size, self.teacher.architecture)
-            with torch.no_grad(), self.fabric.autocast():
-                truths = self.teacher(inputs)
-        features = (self.taps[0].take(), self.taps[1].take()) if self.taps else None
-        parts = self.loss(outputs, truths, target, labelled, features)
-        # what comes of features has no share of the gradient of the outputs
-        if self.log_shares and features is None:
-            # on leaves of their own: Fabric lets nobody but itself go back through the student
-            leaves = outputs[0].detach().requires_grad_(), outputs[1].detach().requires_grad_()
-            again = self.loss(leaves, truths, target, labelled)
-            self.shares = gradient_shares(self.loss.weighted(again), leaves)
-            self.log_shares = False
-        return parts
+            return as_outputs(resized(maps, size)), ()
+        if self.teacher is None:
+            return None, ()
+        with self.fabric.autocast():
+            return self.teacher(images, scale)
+
+    def _shares(
+        self, outputs: Outputs, truths: Outputs | None, mask: Tensor, labelled: Tensor
+    ) -> dict[str, Tensor]:
+        # on leaves of their own: Fabric lets nobody but itself go back through the student
+        leaves = outputs[0].detach().requires_grad_(), outputs[1].detach().requires_grad_()
+        again = self.loss(leaves, truths, mask, labelled)
+        return gradient_shares(self.loss.weighted(again), leaves)
 
     def _part(self, batch: int) -> slice:
         """Which images of the batch this process takes; the batch divides evenly (checked)."""
@@ -245,6 +251,12 @@ class Trainer:
                 self.average[key].lerp_(value.detach(), 1 - decay)
             else:
                 self.average[key].copy_(value)
+
+    def weights_are_finite(self) -> bool:
+        """Whether weights and statistics are numbers; waits for the device."""
+        values = [v for v in self.network.state_dict().values() if v.is_floating_point()]
+        sums = torch.stack([value.detach().sum(dtype=torch.float64) for value in values])
+        return bool(sums.isfinite().all())
 
     # ------------------------------------------------------------------ validation
 
@@ -272,14 +284,19 @@ class Trainer:
         are those of this process's part.
         """
         part = slice(self.fabric.global_rank, None, self.fabric.world_size)
-        with self.evaluated_weights():
-            dice, masks = validate(self.student, data.images[part], data.masks[part], self.size)
-        return self.sum(float(dice.sum())) / self.sum(len(dice)), masks
+        with self.evaluated_weights(), self.fabric.autocast():
+            dice, masks = validate(self.network, data.images[part], data.masks[part], self.size)
+        correct, count = self.sums([float(dice.sum()), float(len(dice))])
+        return correct / count, masks
 
-    def sum(self, value: float) -> float:
-        """Add a number up over the processes."""
-        total: Any = self.fabric.all_reduce(torch.tensor(float(value)), reduce_op="sum")
-        return float(total)
+    def sums(self, values: list[float]) -> list[float]:
+        """Add numbers up over the processes."""
+        if self.fabric.world_size == 1:
+            return values
+        mine = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
+        total: Any = self.fabric.all_reduce(mine, reduce_op="sum")
+        found: list[float] = total.tolist()
+        return found
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -308,7 +325,9 @@ class Trainer:
                 header = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             progress_ = Progress(**json.loads(header["progress"]))
-            self.network.load_state_dict(_below(tensors, "network."))
+            weights = _below(tensors, "network.")
+            check_finite(path, weights)
+            self.network.load_state_dict(weights)
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in _below(tensors, "optimizer.").items():
                 index, _, name = key.partition(".")
@@ -318,7 +337,7 @@ class Trainer:
             if self.average is not None:
                 for key, value in _below(tensors, "average.").items():
                     self.average[key].copy_(value)
-        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = first_line(error)
             raise UserError(
                 f"{path} cannot be resumed ({reason}); start again with --overwrite"

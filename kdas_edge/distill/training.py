@@ -11,13 +11,12 @@ from kdas_edge.data.lineage import SPLIT_FILE, read_lineages
 from kdas_edge.data.splits import remarks, write_split
 from kdas_edge.distill import pseudo_labels
 from kdas_edge.distill.engine import fit
-from kdas_edge.distill.features import check_comparable
 from kdas_edge.distill.schedule import derive_seed
+from kdas_edge.distill.teacher import Teacher
 from kdas_edge.distill.threshold import calibrate_threshold_of_run
 from kdas_edge.errors import UserError
 from kdas_edge.models.architecture import Architecture, SegmentationNetwork
 from kdas_edge.models.checkpoints import load_network
-from kdas_edge.models.tta import with_tta
 from kdas_edge.models.zoo import build, multiply_accumulates, parameters
 from kdas_edge.recipe import TrainRecipe
 from kdas_edge.run import Run, only_writer
@@ -57,10 +56,7 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
         start_from(Path(recipe.model.init_from), student)
     if recipe.model.init_decoder_from is not None:
         take_decoder(Path(recipe.model.init_decoder_from), student)
-    teacher: SegmentationNetwork | None = None
-    if recipe.teacher is not None:
-        teacher = load_network(Path(recipe.teacher))
-        check_comparable(recipe.loss.variant, student.architecture, teacher.architecture)
+    teacher = Teacher.of_recipe(recipe, student)
     before = read_lineages([recipe.model.init_from, recipe.model.init_decoder_from, recipe.teacher])
     record = out / recipe.name / SPLIT_FILE
     data = load_training_data(
@@ -69,11 +65,10 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
         before,
         resumed=record if resume else None,
     )
-    if teacher is None:  # nobody speaks where there is no mask
+    if teacher is None:  # nothing can be learnt where there is no mask
         data = replace(data, train=data.train.where(data.train.labelled))
-    verdicts: list[pseudo_labels.FrameVerdict] = []
+    verdicts: list[pseudo_labels.PseudoLabel] = []
     if recipe.data.unlabelled is not None:
-        # asked without mirrors: it is their disagreement that counts
         assert teacher is not None  # the recipe sees to it
         known = out / recipe.name / pseudo_labels.FILE_NAME
         verdicts = pseudo_labels.filter_pseudo_labels(
@@ -81,9 +76,6 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
         )
         data = pseudo_labels.keep_consistent(data, verdicts)
         data = with_frames(data, {one.name for one in verdicts if one.used})
-
-    if teacher is not None:
-        teacher = with_tta(teacher, recipe.teacher_tta)
 
     run = Run.create(
         out, recipe, resume, overwrite, "train" if recipe.teacher is None else "distill"
@@ -93,8 +85,7 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
     cost = describe("student" if teacher else "network", student, recipe.data.size)
     run.log(cost.pop("line"))
     if teacher is not None:
-        size = recipe.teacher_size or recipe.data.size
-        run.log(describe("teacher", teacher, size)["line"])
+        run.log(describe("teacher", teacher.network, teacher.size)["line"])
     if recipe.data.unlabelled is not None:
         pseudo_labels.record(run, verdicts, recipe.data.pseudo_label_consistency)
     run.log(

@@ -37,7 +37,7 @@ def outputs_in_batches(
         x = images[start : start + batch].to(device).float() / 255
         truth = resized(masks[start : start + batch].to(device).float(), size) > 0.5
         z1, z2 = full_size(network_input(x, size, network.architecture))
-        yield (z1 + z2).float(), truth
+        yield z1.float() + z2.float(), truth
     network.train(was_training)
 
 

@@ -1,5 +1,7 @@
 """From resident images in 0…1 to the input of a network, as in training."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,9 +18,18 @@ def resized(x: Tensor, size: int) -> Tensor:
 
 def normalise(images: Tensor, architecture: Architecture) -> Tensor:
     """`(x - mean) / std` for images (B, 3, H, W) in 0…1."""
-    mean = images.new_tensor(architecture.mean).view(1, 3, 1, 1)
-    std = images.new_tensor(architecture.std).view(1, 3, 1, 1)
+    mean = _channels(architecture.mean, images.device, images.dtype)
+    std = _channels(architecture.std, images.device, images.dtype)
     return (images - mean) / std
+
+
+@functools.cache
+def _channels(
+    values: tuple[float, float, float], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """One number a channel, (1, 3, 1, 1); kept, as a copy to a GPU makes the host wait."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device, dtype=dtype).view(1, 3, 1, 1)
 
 
 def network_input(images: Tensor, size: int, architecture: Architecture) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from kdas_edge.distill.teacher import Teacher
 from kdas_edge.distill.threshold import calibrate_threshold
 from kdas_edge.files import write_bytes_atomic, write_json
 from kdas_edge.models.architecture import SegmentationNetwork
@@ -155,7 +156,7 @@ def _calibration_record(job: Job, kept: Attempt) -> dict[str, object]:
 def fine_tuning(
     job: Job,
     quantized: SegmentationNetwork,
-    teacher: SegmentationNetwork | None,
+    teacher: Teacher | None,
 ) -> Evaluation:
     """Fine-tune the network that post-training quantisation gave; the best epoch is measured.
 

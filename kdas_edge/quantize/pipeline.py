@@ -22,15 +22,13 @@ from torch import nn
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.lineage import SPLIT_FILE, read_lineage
 from kdas_edge.data.splits import remarks, write_split
-from kdas_edge.distill.features import check_comparable
 from kdas_edge.distill.schedule import derive_seed
+from kdas_edge.distill.teacher import Teacher
 from kdas_edge.distill.training import describe
 from kdas_edge.errors import GateError, UserError, first_line
 from kdas_edge.files import read_json, write_json
-from kdas_edge.models.architecture import SegmentationNetwork
 from kdas_edge.models.checkpoints import known_recipe, load_network
 from kdas_edge.models.deploy import deploy_form
-from kdas_edge.models.tta import with_tta
 from kdas_edge.quantize.attempts import AttemptLog, Phase
 from kdas_edge.quantize.calibration.frames import calibration_set
 from kdas_edge.quantize.evaluation import Evaluation, evaluate
@@ -99,12 +97,7 @@ def _quantize(
         )
     if recipe.data.validation == 0:
         raise UserError("data.validation is 0, but the gate needs a validation split; set 0.1")
-    needs_teacher = recipe.schedule is not None and recipe.loss.variant != "supervised"
-    teacher: SegmentationNetwork | None = None
-    if needs_teacher:
-        teacher = load_network(Path(str(recipe.teacher)))
-        check_comparable(recipe.loss.variant, architecture, teacher.architecture)
-        teacher = with_tta(teacher, recipe.teacher_tta)
+    teacher = Teacher.of_recipe(recipe, student) if recipe.schedule is not None else None
     import_nncf()
     check_compiler(torch.cuda.is_available())
     ignored_operations(deploy_form(student), architecture.size, recipe.ptq.ignored)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kdas_edge.data.dataset import TrainingData
 from kdas_edge.distill.engine import FitResult, fit
+from kdas_edge.distill.teacher import Teacher
 from kdas_edge.errors import UserError, first_line
 from kdas_edge.files import read_json, write_text_atomic
 from kdas_edge.models.architecture import Architecture, SegmentationNetwork
@@ -34,7 +35,7 @@ def fine_tune(
     quantized: SegmentationNetwork,
     data: TrainingData,
     run: Run,
-    teacher: SegmentationNetwork | None = None,
+    teacher: Teacher | None = None,
 ) -> FitResult:
     """Fine-tune a quantised network, with the teacher and the losses of the recipe.
 

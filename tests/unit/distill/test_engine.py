@@ -84,8 +84,8 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_weights(
     step = engine.Trainer.step
     for stop_after in (1, 3, 6):
 
-        def stopping(self, data, order, number, total, stop_after=stop_after):
-            result = step(self, data, order, number, total)
+        def stopping(self, data, order, number, total, stop_after=stop_after, **options):
+            result = step(self, data, order, number, total, **options)
             if number + 1 == stop_after:
                 signal.raise_signal(signal.SIGINT)
             return result
@@ -113,7 +113,9 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_weights(
 def test_a_run_killed_without_warning_resumes_to_the_same_weights(
     scenes: Path, tmp_path: Path
 ) -> None:
-    recipe = tiny(scenes, schedule__epochs=6, engine__checkpoint_minutes=1e-4)
+    recipe = tiny(
+        scenes, schedule__epochs=6, engine__checkpoint_minutes=1e-4, engine__log_interval=1
+    )
     run_training(recipe, tmp_path / "whole")
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
     command = [sys.executable, "-m", "kdas_edge", "train", "--recipe", "recipe.yaml"]
@@ -135,6 +137,7 @@ def test_a_run_killed_without_warning_resumes_to_the_same_weights(
 _AVERAGED_GRADIENT = """
 import sys, torch
 from kdas_edge.data.dataset import load_training_data
+from kdas_edge.distill.teacher import Teacher
 from kdas_edge.distill.trainer import Trainer, make_fabric, set_train_mode
 from kdas_edge.models.checkpoints import load_network
 from kdas_edge.recipe import TrainRecipe, load_recipe
@@ -143,7 +146,7 @@ recipe = load_recipe(TrainRecipe, Path(sys.argv[1]), [])
 torch.set_num_threads(1)
 fabric = make_fabric("fp32")
 student, teacher = (load_network(Path(recipe.teacher)) for _ in range(2))
-trainer = Trainer(recipe, student, teacher, fabric)
+trainer = Trainer(recipe, student, Teacher(teacher, 64), fabric)
 set_train_mode(student, frozen_batch_norm=True)
 data = load_training_data(recipe.data).train
 trainer.step(data, torch.arange(recipe.schedule.batch_size), 0, 10)

@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from test_engine import tiny
 from torch import Tensor
 
-from kdas_edge.distill.features import decoder_inputs_loss, pairwise_loss, similarities, tap
+from kdas_edge.distill.features import (
+    FeatureHook,
+    decoder_inputs_loss,
+    feature_layers,
+    pairwise_loss,
+    similarities,
+)
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
 from kdas_edge.models.zoo import build
@@ -101,15 +107,18 @@ def test_a_teacher_that_saw_more_pixels_is_resized() -> None:
     assert float(decoder_inputs_loss([F.interpolate(smooth, (4, 4), mode="area")], [smooth])) < 0.01
 
 
-def test_a_tap_holds_what_a_variant_compares_until_it_is_taken() -> None:
-    network = build(ModelRecipe(backbone="test_efficientnet", width=8, pretrained=False), 64)
-    encoder, decoder = tap(network, "pairwise"), tap(network, "decoder_inputs")
-    network(torch.zeros(2, 3, 64, 64))
-    assert [x.shape[-1] for x in encoder.take()] == [16, 8, 4, 2]
-    assert [tuple(x.shape[1:]) for x in decoder.take()] == [
-        (8, side, side) for side in (16, 8, 4, 2)
-    ]
-    assert encoder.take() == decoder.take() == ()
+def test_a_feature_hook_returns_what_a_variant_compares_and_leaves_no_hook() -> None:
+    network = build(ModelRecipe(backbone="test_efficientnet", width=8, pretrained=False), 64).eval()
+    image = torch.zeros(2, 3, 64, 64)
+    with torch.no_grad():
+        (z1, z2), encoder = FeatureHook(network, feature_layers(network, "encoder"))(image)
+        _, decoder = FeatureHook(network, feature_layers(network, "decoder_inputs"))(image)
+        assert FeatureHook(network, feature_layers(network, None))(image)[1] == ()
+        expected = network(image)
+    assert torch.equal(z1, expected[0]) and torch.equal(z2, expected[1])
+    assert [x.shape[-1] for x in encoder] == [16, 8, 4, 2]
+    assert [tuple(x.shape[1:]) for x in decoder] == [(8, side, side) for side in (16, 8, 4, 2)]
+    assert not any(module._forward_hooks for module in network.modules())
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdas_edge.distill.kdas import (
-    DistillationLoss,
     attention_loss,
     attention_map,
-    gradient_shares,
     released_kl,
     softened_kl,
     symmetric_guided_map_loss,
     symmetric_structure,
 )
 from kdas_edge.distill.losses import bce_dice, structure_loss
-from kdas_edge.recipe import FEATURE_VARIANTS, LossRecipe
+from kdas_edge.distill.variants import VARIANTS as TABLE
+from kdas_edge.distill.variants import DistillationLoss, gradient_shares
+from kdas_edge.recipe import CACHEABLE_VARIANTS, FEATURE_VARIANTS, LossRecipe
 
 Array = NDArray[np.float64]
 VARIANTS = get_args(LossRecipe.model_fields["variant"].annotation)
@@ -212,12 +212,18 @@ def test_autocast_and_half_precision_change_nothing_but_the_rounding_of_the_inpu
 def test_each_variant_has_its_terms_and_the_total_is_their_weighted_sum(variant: str) -> None:
     student, teacher, mask = batch_of()
     loss = DistillationLoss(LossRecipe.model_validate({"variant": variant}))
-    features = FEATURES if loss.needs_features else None
-    parts = loss(student, teacher if loss.needs_teacher else None, mask, features=features)
+    features = FEATURES if loss.variant.compares else None
+    parts = loss(student, teacher if loss.variant.needs_teacher else None, mask, features=features)
     assert set(parts) == {"loss", "segmentation"} | TEACHERS_TERMS[variant]
     weighted = loss.weighted(parts)
     torch.testing.assert_close(parts["loss"], sum(weighted.values()))
-    assert loss.needs_teacher == (variant != "supervised")
+    assert loss.variant.needs_teacher == (variant != "supervised")
+
+
+def test_the_table_of_variants_is_the_one_that_recipes_know() -> None:
+    assert set(TABLE) == set(VARIANTS)
+    assert {name for name, row in TABLE.items() if row.compares} == set(FEATURE_VARIANTS)
+    assert {name for name, row in TABLE.items() if row.cacheable} == set(CACHEABLE_VARIANTS)
 
 
 def test_equation_8_weighs_the_teacher_02_and_the_mask_08() -> None:
@@ -373,7 +379,7 @@ def test_gradient_shares_are_the_norms_fractions_and_leave_the_graph_usable() ->
     loss = DistillationLoss(LossRecipe())
     parts = loss(student, teacher, mask)
     weighted = loss.weighted(parts)
-    shares = gradient_shares(weighted, student)
+    shares = {key: float(one) for key, one in gradient_shares(weighted, student).items()}
     norms = {}
     for name, term in weighted.items():
         gradients = torch.autograd.grad(term, student, retain_graph=True, allow_unused=True)

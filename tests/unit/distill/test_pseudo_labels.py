@@ -11,8 +11,8 @@ from torch import Tensor
 
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.synthetic import scene
-from kdas_edge.distill.pseudo_labels import agreement
 from kdas_edge.distill.schedule import epoch_order
+from kdas_edge.distill.teacher import Teacher
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
 from kdas_edge.files import read_json
@@ -46,15 +46,15 @@ def frames() -> Tensor:
     return images
 
 
-def test_a_teacher_that_answers_alike_for_mirror_images_agrees_with_itself() -> None:
-    found, fraction = agreement(Brightness(biased=False), frames(), 8)
+def test_a_teacher_whose_masks_of_the_flips_are_alike_is_consistent() -> None:
+    found, fraction = Teacher(Brightness(biased=False), 8).consistency(frames())
     assert found.tolist() == [1, 1]
     assert fraction.tolist() == [16 / 64, 0]
 
 
-def test_agreement_is_the_mean_dice_of_the_three_answers() -> None:
+def test_consistency_is_the_mean_dice_of_the_masks_of_three_flips() -> None:
     # itself and upside down mark the square, left to right marks nothing: Dice 0, 1 and 0
-    found, fraction = agreement(Brightness(biased=True), frames(), 8)
+    found, fraction = Teacher(Brightness(biased=True), 8).consistency(frames())
     assert found.tolist() == pytest.approx([1 / 3, 1])
     assert fraction.tolist() == pytest.approx([2 / 3 * 16 / 64, 0])
 

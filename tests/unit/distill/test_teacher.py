@@ -1,4 +1,4 @@
-"""A teacher that is asked once: its maps lie on the augmented images, and teach what it would."""
+"""A cached teacher: its maps lie on the augmented images, and teach what the teacher would."""
 
 import json
 from pathlib import Path
@@ -12,11 +12,10 @@ from torch import Tensor
 from kdas_edge.data import augment
 from kdas_edge.data.resident import ResidentSet
 from kdas_edge.distill import engine
-from kdas_edge.distill.teacher_maps import as_outputs, with_maps
+from kdas_edge.distill.teacher import Teacher, as_outputs
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
 from kdas_edge.models.architecture import Architecture, SegmentationNetwork
-from kdas_edge.models.tta import with_tta
 from kdas_edge.recipe import AugmentRecipe
 
 SIDE = 32
@@ -50,7 +49,7 @@ def images(count: int) -> ResidentSet:
 
 
 def test_the_map_moves_along_with_the_image() -> None:
-    data = with_maps(images(8), Reddish(), SIDE)
+    data = Teacher(Reddish(), SIDE).cache(images(8))
     assert data.teacher is not None and data.teacher.shape == (8, 1, SIDE, SIDE)
     geometry = AugmentRecipe(flip=True, rotate=90, scale=(0.8, 1.2), shift=0.1)
     drawn = augment.draw(geometry, 8, torch.Generator().manual_seed(0))
@@ -76,11 +75,11 @@ def test_a_teacher_is_asked_again_only_about_something_new(tmp_path: Path) -> No
             asked.append(len(x))
             return super().forward(self.gain * x)
 
-    def ask(data: ResidentSet, gain: float = 1.0, size: int = SIDE, mirrors: int = 1) -> Tensor:
+    def ask(data: ResidentSet, gain: float = 1.0, size: int = SIDE, tta: int = 1) -> Tensor:
         asked.clear()
         teacher = Counting()
         teacher.gain.fill_(gain)
-        maps = with_maps(data, with_tta(teacher, mirrors), size, keep=tmp_path / "kept").teacher
+        maps = Teacher(teacher, size, tta).cache(data, tmp_path / "kept").teacher
         assert maps is not None
         return maps
 
@@ -91,7 +90,7 @@ def test_a_teacher_is_asked_again_only_about_something_new(tmp_path: Path) -> No
         lambda: ask(images(3)),
         lambda: ask(images(4), gain=0.5),
         lambda: ask(images(4), size=SIDE // 2),
-        lambda: ask(images(4), mirrors=2),
+        lambda: ask(images(4), tta=2),
     ):
         other()
         assert asked
@@ -150,12 +149,14 @@ def test_a_stopped_training_with_maps_ends_with_the_same_weights(
     whole = run_training(tiny(scenes, name="whole", **changes), tmp_path)
     step = engine.Trainer.step
 
-    def stopping(self, data, order, number, total):  # type: ignore[no-untyped-def]
+    def stopping(self, data, order, number, total, **options):  # type: ignore[no-untyped-def]
         if number == total // 2:
             raise KeyboardInterrupt
-        return step(self, data, order, number, total)
+        return step(self, data, order, number, total, **options)
 
-    recipe = tiny(scenes, name="parts", engine__checkpoint_minutes=1e-4, **changes)
+    recipe = tiny(
+        scenes, name="parts", engine__checkpoint_minutes=1e-4, engine__log_interval=1, **changes
+    )
     with monkeypatch.context() as patch:
         patch.setattr(engine.Trainer, "step", stopping)
         with pytest.raises(KeyboardInterrupt):
