@@ -334,6 +334,11 @@ class Trainer:
                 state.setdefault(int(index), {})[name] = value
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+            # the file is contiguous; the fused kernel goes through weights and moments in one order
+            for weight, moments in self.optimizer.state.items():
+                for name, value in moments.items():
+                    if value.shape == weight.shape:
+                        moments[name] = torch.empty_like(weight).copy_(value)
             if self.average is not None:
                 for key, value in _below(tensors, "average.").items():
                     self.average[key].copy_(value)

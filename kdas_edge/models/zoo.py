@@ -21,6 +21,7 @@ from kdas_edge.errors import UserError, first_line
 from kdas_edge.models.architecture import Architecture
 from kdas_edge.models.hub import hub_or_cache
 from kdas_edge.models.polyp_pvt import PolypPVT
+from kdas_edge.models.strided_depthwise import with_fast_strided_depthwise
 from kdas_edge.recipe import ModelRecipe
 
 STRIDES = (4, 8, 16, 32)
@@ -198,9 +199,10 @@ def _encoder(
             if not pretrained:
                 raise
             raise UserError(
-                f"cannot get the weights of {name!r} from timm's hub ({first_line(error)}); "
-                "connect to the network, or set model.pretrained to a safetensors file or false"
+                f"cannot get the weights of {name!r} from timm's hub ({first_line(error)}); connect "
+                "to the network, or set model.pretrained to a local safetensors file or false"
             ) from None
+    with_fast_strided_depthwise(extractor)
     return extractor, list(extractor.feature_info.channels())
 
 
