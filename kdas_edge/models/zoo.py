@@ -199,8 +199,8 @@ def _encoder(
             if not pretrained:
                 raise
             raise UserError(
-                f"cannot get the weights of {name!r} from timm's hub ({first_line(error)}); connect "
-                "to the network, or set model.pretrained to a local safetensors file or false"
+                f"cannot get the weights of {name!r} from timm's hub ({first_line(error)}); "
+                "reach the network, or set model.pretrained to a local safetensors file or false"
             ) from None
     with_fast_strided_depthwise(extractor)
     return extractor, list(extractor.feature_info.channels())
