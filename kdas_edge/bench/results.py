@@ -19,6 +19,7 @@ from kdas_edge.bench.peer_config import PeerConfig
 from kdas_edge.bundle.manifest import FileRecord
 from kdas_edge.errors import UserError
 from kdas_edge.files import write_json
+from kdas_edge.files.reading import LARGEST_JSON, read_bytes
 from kdas_edge.latency import Ratio
 from kdas_edge.metrics.bootstrap import Estimate
 from kdas_edge.metrics.sizes import size_group
@@ -690,10 +691,7 @@ def write_result(path: Path, result: BenchResult | EvaluationResult) -> None:
 
 
 def _read(path: Path, kind: type[Result], schema: str, remedy: str) -> Result:
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    text = read_bytes(path, LARGEST_JSON)
     try:
         head = _Head.model_validate_json(text)
         if head.version != schema:

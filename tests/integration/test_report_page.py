@@ -1,4 +1,5 @@
 import json
+import os
 from html.parser import HTMLParser
 
 import numpy as np
@@ -251,6 +252,15 @@ def test_a_result_of_another_schema_is_one_line(tmp_path, capsys):
         run_verb(capsys, "report", path, "--out", tmp_path / "out")
     )
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_file_is_one_line_and_never_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.json")
+    for path in (tmp_path / "pipe.json", "/dev/zero", tmp_path, tmp_path / ("x" * 300)):
+        assert str(path)[:60] in only_line(
+            run_verb(capsys, "report", path, "--out", tmp_path / "o")
+        )
+    assert not (tmp_path / "o").exists()
 
 
 def changed(change):
