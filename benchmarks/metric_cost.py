@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from kdas_edge.bench.accuracy import Predict, evaluate, to_size
 from kdas_edge.bench.evaluation import choose_precision, choose_sets, default_target
 from kdas_edge.bench.models import open_model, predictor
-from kdas_edge.bench.results import PROTOCOLS
+from kdas_edge.bench.result_base import PROTOCOLS
 from kdas_edge.console import info, progress, table
 from kdas_edge.data.layout import ImageSet, Pair, find_pairs, read_pair
 from kdas_edge.data.synthetic import scene

@@ -11,14 +11,8 @@ from typing import Any
 
 import yaml
 
-from kdas_edge.bench.results import (
-    AccuracyEntry,
-    BenchResult,
-    RobustnessEntry,
-    pooled_dice,
-    read_bench,
-    read_evaluation,
-)
+from kdas_edge.bench.accuracy_results import AccuracyEntry, RobustnessEntry, pooled_dice
+from kdas_edge.bench.results import BenchResult, read_bench, read_evaluation
 from kdas_edge.files import read_json, write_text_atomic
 from kdas_edge.latency import Ratio
 from kdas_edge.report.results_table import ratio_cell, ratio_interval

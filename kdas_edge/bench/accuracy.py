@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.bench.ahead import load_ahead
-from kdas_edge.bench.results import PROTOCOLS, Protocol
+from kdas_edge.bench.result_base import PROTOCOLS, Protocol
 from kdas_edge.bench.scores import ImageScore, SetScores
 from kdas_edge.data.duplicates import pixel_digest
 from kdas_edge.data.layout import ImageSet, Pair, list_images, read_mask, read_pair

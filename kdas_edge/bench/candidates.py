@@ -10,16 +10,8 @@ from numpy.typing import NDArray
 from kdas_edge.bench.models import precisions
 from kdas_edge.bench.peers import PeerBundle
 from kdas_edge.bench.pipeline import Pipeline, pipeline
-from kdas_edge.bench.results import (
-    PROTOCOLS,
-    AccuracyKey,
-    Protocol,
-    RobustnessSettings,
-    Role,
-    Row,
-    SettingsRecord,
-    properties,
-)
+from kdas_edge.bench.result_base import PROTOCOLS, AccuracyKey, Protocol, Role, properties
+from kdas_edge.bench.results import RobustnessSettings, Row, SettingsRecord
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.data.corruptions import SEED
 from kdas_edge.data.layout import ImageSet

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdas_edge.bench.results import Energy, Unavailable
+from kdas_edge.bench.measurement_results import Energy
+from kdas_edge.bench.result_base import Unavailable
 from kdas_edge.latency import Run
 
 POWERCAP = Path("/sys/class/powercap")

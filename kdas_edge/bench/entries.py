@@ -1,23 +1,22 @@
 """Accuracy entries of a result file: what a mean hides is told beside it.
 
 Scores by size of polyp, whole frames missed or falsely marked, the worst images, and the paired
-differences to the teacher and to float; see `results.AccuracyEntry`.
+differences to the teacher and to float; see `accuracy_results.AccuracyEntry`.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Literal
 
-from kdas_edge.bench.results import (
-    MAIN_METRIC,
+from kdas_edge.bench.accuracy_results import (
     AccuracyEntry,
-    AccuracyKey,
     Difference,
     FrameShares,
     ImageScores,
     SizeGroup,
     WorstImage,
 )
+from kdas_edge.bench.result_base import MAIN_METRIC, AccuracyKey
 from kdas_edge.bench.scores import SetScores, paired_difference
 from kdas_edge.metrics.bootstrap import bootstrap_mean
 from kdas_edge.metrics.sizes import GROUPS

@@ -10,17 +10,11 @@ from numpy.typing import NDArray
 
 from kdas_edge import environment
 from kdas_edge.bench.accuracy import data_fingerprint, evaluate, evaluate_maps
+from kdas_edge.bench.accuracy_results import AccuracyEntry
 from kdas_edge.bench.entries import accuracy_entry
 from kdas_edge.bench.models import describe, is_checkpoint, lineage_of, precisions, predictor
-from kdas_edge.bench.results import (
-    PROTOCOLS,
-    AccuracyEntry,
-    AccuracyKey,
-    Environment,
-    EvaluationResult,
-    Protocol,
-    properties,
-)
+from kdas_edge.bench.result_base import PROTOCOLS, AccuracyKey, Protocol, properties
+from kdas_edge.bench.results import Environment, EvaluationResult
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.console import progress
 from kdas_edge.data.layout import (

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from kdas_edge.bench.candidates import BenchCandidate, Settings, timed_frames
 from kdas_edge.bench.energy import EnergyMeter, energy_per_frame
-from kdas_edge.bench.results import Throughput, ThroughputEntry, Unavailable
+from kdas_edge.bench.measurement_results import Throughput, ThroughputEntry
+from kdas_edge.bench.result_base import Unavailable
 from kdas_edge.bench.startup import measure_startup
 from kdas_edge.bench.sustained import WINDOWS, sustain
 from kdas_edge.bench.throughput import measure_throughput

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from kdas_edge import environment
 from kdas_edge.bench.accuracy import data_fingerprint
+from kdas_edge.bench.accuracy_results import RobustnessEntry
 from kdas_edge.bench.candidates import BenchCandidate, Settings, load, precisions_of
 from kdas_edge.bench.energy import EnergyMeter
 from kdas_edge.bench.extras import (
@@ -17,15 +18,10 @@ from kdas_edge.bench.extras import (
     measure_throughputs,
     run_sustained,
 )
+from kdas_edge.bench.measurement_results import ThroughputEntry
 from kdas_edge.bench.models import describe, unique_names
-from kdas_edge.bench.results import (
-    BenchResult,
-    DataRecord,
-    Environment,
-    RobustnessEntry,
-    Role,
-    ThroughputEntry,
-)
+from kdas_edge.bench.result_base import Role
+from kdas_edge.bench.results import BenchResult, DataRecord, Environment
 from kdas_edge.bench.robustness import measure_robustness
 from kdas_edge.bench.scoring import Scores, accuracy_entries, score, score_elsewhere
 from kdas_edge.bench.timing import measure_latencies, profile

@@ -5,7 +5,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdas_edge.bench.results import PROTOCOLS, AccuracyEntry, Protocol
+from kdas_edge.bench.accuracy_results import AccuracyEntry
+from kdas_edge.bench.result_base import PROTOCOLS, Protocol
 from kdas_edge.errors import UserError
 from kdas_edge.files import write_text_atomic
 

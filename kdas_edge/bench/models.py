@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from kdas_edge.bench.accuracy import Predict
 from kdas_edge.bench.peer_pipeline import PeerPipeline
 from kdas_edge.bench.peers import PeerBundle
-from kdas_edge.bench.results import MeasuredModel, ModelOrigin, Role
+from kdas_edge.bench.result_base import Role
+from kdas_edge.bench.results import MeasuredModel, ModelOrigin
 from kdas_edge.bundle.manifest import (
     FILE_NAME,
     PRECISIONS,

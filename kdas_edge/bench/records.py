@@ -3,14 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from kdas_edge.bench.results import (
-    AccuracyEntry,
-    AccuracyKey,
-    BenchResult,
-    MeasuredModel,
-    RobustnessEntry,
-    pooled_dice,
-)
+from kdas_edge.bench.accuracy_results import AccuracyEntry, RobustnessEntry, pooled_dice
+from kdas_edge.bench.result_base import AccuracyKey
+from kdas_edge.bench.results import BenchResult, MeasuredModel
 from kdas_edge.bundle.benchmark_note import (
     BenchmarkNote,
     CorruptionNote,

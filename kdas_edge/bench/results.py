@@ -2,462 +2,38 @@
 
 `BenchResult` and `EvaluationResult` are whole files; `read_bench` and `read_evaluation` check one
 from its first byte to its last, so that nothing behind them meets a wrong type, a NaN or a missing
-key. `write_result` writes one.
+key. `write_result` writes one. Their parts are in `accuracy_results` and `measurement_results`.
 
 A version is read by the kdas-edge that writes it and by no other. Within a version keys are only
 added, and only optional ones: an older reader leaves out what it does not know.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kdas_edge.bench.accuracy_results import AccuracyEntry, RobustnessEntry
+from kdas_edge.bench.measurement_results import (
+    EndToEnd,
+    Energy,
+    LatencyRecord,
+    ProfileRecord,
+    Startup,
+    Sustained,
+    ThroughputEntry,
+)
 from kdas_edge.bench.peer_config import PeerConfig
+from kdas_edge.bench.result_base import AccuracyKey, Property, Record, Role, Unavailable
 from kdas_edge.bundle.manifest import FileRecord
 from kdas_edge.errors import UserError
 from kdas_edge.files import write_json
 from kdas_edge.files.reading import LARGEST_JSON, read_bytes
 from kdas_edge.latency import Ratio
-from kdas_edge.metrics.bootstrap import Estimate
-from kdas_edge.metrics.sizes import size_group
 
 BENCH_SCHEMA: Final = "kdas-edge/bench/2"
 EVALUATION_SCHEMA: Final = "kdas-edge/eval/2"
 DISCLAIMER = "Research software. No regulatory clearance. Not for clinical use."
-
-Protocol = Literal["paper", "deploy"]
-PROTOCOLS: tuple[Protocol, ...] = ("paper", "deploy")
-# the metric that tables and plots show for each protocol
-MAIN_METRIC: dict[Protocol, str] = {"paper": "mDice", "deploy": "Dice"}
-Role = Literal["teacher", "student", "peer"]
-# what a runtime says of itself: names and plain values
-Property = str | int | float | bool | None | list[str] | dict[str, str]
-
-
-class AccuracyKey(NamedTuple):
-    """What decides the masks of a row: threads and streams change nothing but time.
-
-    Attributes:
-        model: its name in the result.
-        precision: of its file.
-        target: `runtime:device`, with the arithmetic where the target sets it.
-        machine: label of the file, in joined results.
-    """
-
-    model: str
-    precision: str
-    target: str
-    machine: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.model} {self.precision} on {self.target}"
-
-
-class Record(BaseModel):
-    """Base of what a result file holds: immutable, finite numbers, unknown keys left out."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, defer_build=True)
-
-
-class Unavailable(Record):
-    """What could not be measured, and why."""
-
-    unavailable: str
-
-
-# --- accuracy ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Difference(Estimate):
-    """A paired difference over the same images.
-
-    Attributes:
-        metric: the protocol's main metric, or `false_positive_frame` where no frame has a polyp.
-    """
-
-    metric: str
-
-
-class ScoredImage(NamedTuple):
-    """One image of an `ImageScores`.
-
-    Attributes:
-        name: of the image.
-        fraction: share of the frame that is polyp, 0…1; None in the oldest files.
-        metrics: name to value, None where a metric is undefined on it.
-        trained_on: the model was trained on this very image; None where that is not known.
-    """
-
-    name: str
-    fraction: float | None
-    metrics: dict[str, float | None]
-    trained_on: bool | None
-
-    @property
-    def size(self) -> str:
-        """Group of the polyp's size; see `metrics.sizes`."""
-        return "" if self.fraction is None else size_group(self.fraction)
-
-
-class ImageScores(Record):
-    """The metrics of every image, column by column: a file of rows would be three times larger.
-
-    Attributes:
-        names: of the images, in the order of the set.
-        polyp_fractions: share of each frame that is polyp, 0…1; empty in the oldest files.
-        metrics: name to one value per image, None where the metric is undefined on it.
-        trained_on: of each image whether the model was trained on it; None where not known.
-    """
-
-    names: list[str] = []
-    polyp_fractions: list[float] = []
-    metrics: dict[str, list[float | None]] = {}
-    trained_on: list[bool] | None = None
-
-    @model_validator(mode="after")
-    def _same_length(self) -> "ImageScores":
-        columns: list[Sized] = [*self.metrics.values(), self.polyp_fractions or self.names]
-        columns += [self.trained_on] if self.trained_on is not None else []
-        if any(len(column) != len(self.names) for column in columns):
-            raise ValueError("the columns have not the same length")
-        return self
-
-    def rows(self) -> Iterator[ScoredImage]:
-        """One image after the other."""
-        for i, name in enumerate(self.names):
-            yield ScoredImage(
-                name,
-                self.polyp_fractions[i] if self.polyp_fractions else None,
-                {metric: values[i] for metric, values in self.metrics.items()},
-                self.trained_on[i] if self.trained_on is not None else None,
-            )
-
-    def defined(self, metric: str) -> dict[str, float]:
-        """Image to value of a metric, of the images on which it is defined."""
-        values = self.metrics.get(metric, [])
-        return {
-            name: value
-            for name, value in zip(self.names, values, strict=False)
-            if value is not None
-        }
-
-
-class WorstImage(Record):
-    """An image with a low main metric."""
-
-    name: str
-    score: float
-    polyp_fraction: float
-    size: str
-
-
-class SizeGroup(Record):
-    """The scores of the polyps of one size; see `metrics.sizes`."""
-
-    what: str
-    images: int
-    metrics: dict[str, Estimate]
-    difference_to_teacher: Difference | None = None
-    difference_to_fp32: Difference | None = None
-
-
-class FrameShares(Record):
-    """Whole frames that were missed or falsely marked (deploy protocol).
-
-    The interval is a bootstrap over frames like every other; where all frames agree (none missed)
-    it shrinks to a point, and the count says how little that may mean: 0 of n frames is compatible
-    with a rate of 3 / n.
-
-    Attributes:
-        polyp_frames: frames with a polyp.
-        polyp_free_frames: frames without.
-        sensitivity: share of polyp frames on which at least one pixel of the polyp is marked.
-        sensitivity_iou50: share of polyp frames that are marked with an IoU of at least 0.5.
-        false_positive_frames: share of polyp-free frames on which anything is marked.
-    """
-
-    polyp_frames: int
-    polyp_free_frames: int
-    sensitivity: Estimate | None = None
-    sensitivity_iou50: Estimate | None = None
-    false_positive_frames: Estimate | None = None
-
-
-class AccuracyEntry(Record):
-    """One model in one precision and runtime, on one data set, under one protocol.
-
-    Attributes:
-        images: images that were scored.
-        skipped_polyp_free: polyp-free images, which the paper protocol leaves out.
-        metrics: mean and interval over the images.
-        set_metrics: numbers of the set as a whole that are no mean over images.
-        per_image: the scores of every image.
-        by_size: `small`, `medium`, `large` and, under the deploy protocol, `polyp-free`: those
-            that the set has.
-        frames: of the deploy protocol.
-        worst: images with the lowest main metric, worst first.
-        difference_to_teacher, difference_to_fp32: the protocol's main metric, this entry minus the
-            teacher's fp32, or minus the same model's fp32, in the same runtime.
-        data_sha256: of the images and masks; see `accuracy.data_fingerprint`.
-        trained_on: how many of the images the model was trained on; None where that is not known.
-        near_duplicates: how many look like an image that it was trained on.
-        machine: label of the file, in joined results.
-    """
-
-    model: str
-    precision: str
-    target: str
-    machine: str | None = None
-    dataset: str
-    protocol: Protocol
-    images: int
-    skipped_polyp_free: int = 0
-    metrics: dict[str, Estimate]
-    set_metrics: dict[str, float] = {}
-    per_image: ImageScores = ImageScores()
-    by_size: dict[str, SizeGroup] = {}
-    frames: FrameShares | None = None
-    worst: list[WorstImage] = []
-    difference_to_teacher: Difference | None = None
-    difference_to_fp32: Difference | None = None
-    data_sha256: str | None = None
-    trained_on: int | None = None
-    near_duplicates: int | None = None
-
-    @property
-    def key(self) -> AccuracyKey:
-        """What the rows that share these masks have in common."""
-        return AccuracyKey(self.model, self.precision, self.target, self.machine)
-
-    @property
-    def main(self) -> Estimate | None:
-        """The protocol's main metric: `mDice` or `Dice`; None where no image defines it."""
-        return self.metrics.get(MAIN_METRIC[self.protocol])
-
-
-class RobustnessEntry(Record):
-    """Deploy-protocol scores on the images of one set under one corruption of one strength.
-
-    Attributes:
-        strength: 0 is the clean image, once for each corruption, then 1, 2, 3.
-        difference_to_clean: Dice minus Dice of the same model on the clean images.
-        difference_to_teacher, difference_to_fp32: minus the teacher's fp32, or the same model's
-            fp32, on the same corrupted images. All are paired per image.
-    """
-
-    model: str
-    precision: str
-    target: str
-    machine: str | None = None
-    dataset: str
-    corruption: str
-    strength: int = Field(ge=0)
-    images: int = Field(gt=0)
-    metrics: dict[str, Estimate]
-    difference_to_clean: Estimate | None = None
-    difference_to_teacher: Estimate | None = None
-    difference_to_fp32: Estimate | None = None
-
-    @property
-    def key(self) -> AccuracyKey:
-        """Whose masks these are."""
-        return AccuracyKey(self.model, self.precision, self.target, self.machine)
-
-
-# --- time, memory, energy -----------------------------------------------------------------------
-
-
-class WarmupRecord(Record):
-    """How the warm-up went; see `latency.Warmed`."""
-
-    rounds: int
-    change_percent: float | None = None
-    settled: bool
-
-
-class LatencyRecord(Record):
-    """Milliseconds of one inference; see `latency.Latency`.
-
-    Attributes:
-        first: the very first inference.
-        deadline_misses: frames per second to the share of inferences that take longer, 0…1.
-        samples: every inference in order.
-    """
-
-    unit: Literal["ms"] = "ms"
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    max: float
-    min: float
-    mean: float
-    first: float
-    deadline_misses: dict[int, float] = {}
-    warmup: WarmupRecord | None = None
-    samples: list[float] = []
-
-
-class Percentiles(Record):
-    """Median, 90th and 99th percentile in milliseconds."""
-
-    p50: float
-    p90: float
-    p99: float
-
-
-class EndToEnd(LatencyRecord):
-    """Frame in, mask out.
-
-    Attributes:
-        speedup: against the teacher's fp32, end to end.
-        stages: median milliseconds of `preprocess`, `inference`, `postprocess`.
-        decode: reading the frame from its file, which is not in the latency; None without data.
-        frames: sizes of the frames, width × height.
-    """
-
-    speedup: Ratio | None = None
-    stages: dict[str, float]
-    decode: Percentiles | None = None
-    frames: list[str] = []
-
-
-class ModelCache(Record):
-    """Loading with OpenVINO's model cache, and the size of that cache."""
-
-    load_ms: float
-    bytes: int
-
-
-class Startup(Record):
-    """Loading a model in a fresh process.
-
-    Attributes:
-        load_ms: from the file to a model that is ready, without a cache.
-        first_ms: the first inference.
-        resident_bytes: by which loading and the first inference made the process grow; None where
-            the system does not tell. Memory of a GPU or NPU is not in it.
-        resident_after_load_bytes: loading alone.
-        peak_bytes: how far it grew in between.
-        cache: None for a runtime without one.
-        memory_unavailable: why the memory is not told.
-    """
-
-    load_ms: float
-    first_ms: float
-    resident_bytes: int | None = None
-    resident_after_load_bytes: int | None = None
-    peak_bytes: int | None = None
-    cache: ModelCache | None = None
-    memory_unavailable: str | None = None
-
-
-class Energy(Record):
-    """Energy per frame of the processor packages, everything that ran included.
-
-    Attributes:
-        idle_watts: the packages at rest, just before.
-    """
-
-    joules_per_frame: float
-    watts: float
-    idle_watts: float
-    frames: int
-    seconds: float
-    source: str
-
-
-class SustainedWindow(Record):
-    """A part of a sustained run; percentiles in milliseconds."""
-
-    start_s: float
-    inferences: int
-    p50: float
-    p99: float
-
-
-class Sustained(Record):
-    """A run without a pause, window by window.
-
-    Attributes:
-        slowdown: median of the last window by that of the first: 1.2 is 20 % slower.
-        worst_slowdown: the same of the slowest window.
-    """
-
-    seconds: float
-    inferences: int
-    window_seconds: float
-    windows: list[SustainedWindow] = Field(min_length=1)
-    slowdown: float
-    worst_slowdown: float
-
-
-class LayerGroupRecord(Record):
-    """All layers of one type; kernels with their milliseconds, the longest first."""
-
-    group: str
-    calls: int
-    ms: float
-    share: float
-    kernels: dict[str, float] = {}
-
-
-class LayerRecord(Record):
-    """One executed layer."""
-
-    name: str
-    operator: str
-    group: str
-    kernel: str
-    precision: str
-    calls: int
-    ms: float
-
-
-class ProfileRecord(Record):
-    """Where the time of one inference goes; see `inspect.layers.Profile`."""
-
-    unit: Literal["ms"] = "ms"
-    rounds: int
-    inference: float
-    total: float
-    int8_share: float | None = None
-    groups: list[LayerGroupRecord]
-    layers: list[LayerRecord]
-
-
-class Throughput(Record):
-    """Frames a second with many requests in flight: no latency, and without a ratio."""
-
-    frames_per_second: float
-    frames: int
-    seconds: float
-    requests: int
-    batch: int
-    effective: dict[str, Property] = {}
-
-
-class ThroughputEntry(Record):
-    """The throughput of one model × precision × target, or why there is none."""
-
-    model: str
-    role: Role
-    precision: str
-    target: str
-    machine: str | None = None
-    measured: Throughput | Unavailable
-
-    @property
-    def place(self) -> str:
-        """The target, with the machine where results of several were joined."""
-        return f"{self.target} · {self.machine}" if self.machine else self.target
-
-
-# --- the whole ----------------------------------------------------------------------------------
 
 
 class Row(Record):
@@ -489,7 +65,7 @@ class Row(Record):
     failure: str | None = None
     file_bytes: int | None = None
     load_ms: float | None = None
-    effective: dict[str, Property] = {}
+    effective: dict[str, Property] = Field(default_factory=dict)
     startup: Startup | Unavailable | None = None
     latency: LatencyRecord | None = None
     speedup: Ratio | None = None
@@ -533,15 +109,15 @@ class Environment(Record):
     machine: str
     python: str
     cpu: str
-    cpu_features: dict[str, bool | None] = {}
+    cpu_features: dict[str, bool | None] = Field(default_factory=dict)
     cpus_logical: int | None = None
     cpus_usable: int
     memory_gib: float | None = None
     governor: str | None = None
     load_average: list[float] | None = None
     load_average_before: list[float] | None = None
-    thread_environment: dict[str, str] = {}
-    packages: dict[str, str] = {}
+    thread_environment: dict[str, str] = Field(default_factory=dict)
+    packages: dict[str, str] = Field(default_factory=dict)
 
 
 class MachineRecord(Record):
@@ -628,11 +204,11 @@ class BenchResult(Record):
     models: dict[str, MeasuredModel]
     rows: list[Row]
     accuracy: list[AccuracyEntry]
-    throughput: list[ThroughputEntry] = []
-    robustness: list[RobustnessEntry] = []
-    environments: list[MachineRecord] = []
-    notes: list[str] = []
-    demo_seconds: dict[str, float] = {}
+    throughput: list[ThroughputEntry] = Field(default_factory=list)
+    robustness: list[RobustnessEntry] = Field(default_factory=list)
+    environments: list[MachineRecord] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+    demo_seconds: dict[str, float] = Field(default_factory=dict)
 
     @property
     def dice(self) -> dict[AccuracyKey, dict[str, AccuracyEntry]]:
@@ -658,7 +234,7 @@ class EvaluationResult(Record):
     model: MeasuredModel | None = None
     precision: str = ""
     target: str = ""
-    effective: dict[str, Property] = {}
+    effective: dict[str, Property] = Field(default_factory=dict)
     threshold: float
     environment: Environment
     accuracy: list[AccuracyEntry]
@@ -720,25 +296,3 @@ def _brief(value: object) -> str:
     """A value of a file that may be hostile, short enough for a line."""
     text = value if isinstance(value, str) and value.isidentifier() else repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def properties(effective: Mapping[str, object]) -> dict[str, Property]:
-    """What a runtime says of itself, as a result file holds it."""
-    return {
-        name: value if value is None or isinstance(value, str | int | float) else _plain(value)
-        for name, value in effective.items()
-    }
-
-
-def _plain(value: object) -> Property:
-    if isinstance(value, list | tuple):
-        return [str(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): str(item) for key, item in value.items()}
-    return str(value)
-
-
-def pooled_dice(entries: Sequence[RobustnessEntry]) -> float:
-    """Mean Dice of entries of several data sets, each image counting alike."""
-    found = [entry.metrics["Dice"] for entry in entries if "Dice" in entry.metrics]
-    return sum(dice.count * dice.mean for dice in found) / sum(dice.count for dice in found)

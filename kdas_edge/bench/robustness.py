@@ -1,7 +1,7 @@
 """Dice on corrupted images: teacher, float and int8 side by side.
 
 `kdas-edge bench … --robustness` scores them under the deploy protocol, on the first target only;
-see `results.RobustnessEntry`. `settings.robustness` of the result names the corruptions, the seed
+see `accuracy_results.RobustnessEntry`. `settings.robustness` of the result names the corruptions, the seed
 and the number of images of each set.
 """
 
@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.bench.accuracy import Predict, to_size
+from kdas_edge.bench.accuracy_results import RobustnessEntry
 from kdas_edge.bench.ahead import load_ahead
 from kdas_edge.bench.candidates import BenchCandidate, Settings
 from kdas_edge.bench.models import predictor
-from kdas_edge.bench.results import MAIN_METRIC, AccuracyKey, RobustnessEntry
+from kdas_edge.bench.result_base import MAIN_METRIC, AccuracyKey
 from kdas_edge.bench.scores import ImageScore, SetScores, paired_difference
 from kdas_edge.console import info, progress
 from kdas_edge.data.corruptions import CORRUPTIONS, SEED, STRENGTHS, check_names, corrupt

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.bench.results import Protocol
+from kdas_edge.bench.result_base import Protocol
 from kdas_edge.metrics.bootstrap import Estimate, bootstrap_mean
 from kdas_edge.metrics.sizes import size_group
 

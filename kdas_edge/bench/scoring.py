@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from kdas_edge.bench.accuracy import evaluate_many
+from kdas_edge.bench.accuracy_results import AccuracyEntry
 from kdas_edge.bench.candidates import BenchCandidate, Settings, load
 from kdas_edge.bench.entries import References, accuracy_entry
 from kdas_edge.bench.models import lineage_of, predictor
-from kdas_edge.bench.results import AccuracyEntry, AccuracyKey, Protocol
+from kdas_edge.bench.result_base import AccuracyKey, Protocol
 from kdas_edge.bench.scores import SetScores
 from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kdas_edge.bench.measurement_results import ModelCache, Startup
 from kdas_edge.bench.memory import UNAVAILABLE, folder_bytes, peak_bytes, resident_bytes
-from kdas_edge.bench.results import ModelCache, Startup, Unavailable
+from kdas_edge.bench.result_base import Unavailable
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.errors import last_line
 from kdas_edge.runtime.backends import FORMATS, check_present

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kdas_edge.bench.results import Sustained, SustainedWindow
+from kdas_edge.bench.measurement_results import Sustained, SustainedWindow
 from kdas_edge.errors import UserError
 from kdas_edge.latency import Run
 

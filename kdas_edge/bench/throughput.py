@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.bench.results import Throughput, properties
+from kdas_edge.bench.measurement_results import Throughput
+from kdas_edge.bench.result_base import properties
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.environment import usable_cpus
 from kdas_edge.errors import UserError

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from kdas_edge import latency
 from kdas_edge.bench.candidates import BenchCandidate, Settings, TimedFrame, timed_frames
+from kdas_edge.bench.measurement_results import EndToEnd, LatencyRecord, Percentiles, ProfileRecord
 from kdas_edge.bench.models import NOT_FINITE
 from kdas_edge.bench.pipeline import Pipeline
 from kdas_edge.bench.profiling import profile_row
-from kdas_edge.bench.results import EndToEnd, LatencyRecord, Percentiles, ProfileRecord, Unavailable
+from kdas_edge.bench.result_base import Unavailable
 from kdas_edge.console import progress
 from kdas_edge.data.layout import ImageSet
 from kdas_edge.errors import UserError, last_line

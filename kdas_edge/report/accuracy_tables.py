@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from kdas_edge.bench.results import AccuracyEntry, Protocol, SizeGroup
+from kdas_edge.bench.accuracy_results import AccuracyEntry, SizeGroup
+from kdas_edge.bench.result_base import Protocol
 from kdas_edge.metrics.bootstrap import Estimate
 from kdas_edge.report.results_table import (
     TRAINED_ON,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdas_edge.bench.results import BenchResult, Sustained
+from kdas_edge.bench.measurement_results import Sustained
+from kdas_edge.bench.results import BenchResult
 from kdas_edge.report import theme
 from kdas_edge.report.plots import networks
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdas_edge.bench.accuracy import Predict, to_size
+from kdas_edge.bench.accuracy_results import AccuracyEntry
 from kdas_edge.bench.models import predictor, unique_names
 from kdas_edge.bench.records import is_measured
-from kdas_edge.bench.results import AccuracyEntry, BenchResult
+from kdas_edge.bench.results import BenchResult
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.data.layout import ImageSet, Pair, read_pair
 from kdas_edge.errors import UserError

@@ -3,18 +3,17 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from kdas_edge.bench.results import (
-    BenchResult,
+from kdas_edge.bench.measurement_results import (
     EndToEnd,
     Energy,
     LatencyRecord,
-    Record,
-    Row,
     Startup,
     Sustained,
     Throughput,
     ThroughputEntry,
 )
+from kdas_edge.bench.result_base import Record
+from kdas_edge.bench.results import BenchResult, Row
 from kdas_edge.latency import DEADLINES
 from kdas_edge.report.results_table import megabytes, name_columns
 from kdas_edge.table import NONE, Cell, Column, Table, build, count, number

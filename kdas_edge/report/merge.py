@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 
+from kdas_edge.bench.accuracy_results import AccuracyEntry, RobustnessEntry
+from kdas_edge.bench.measurement_results import ThroughputEntry
 from kdas_edge.bench.results import (
-    AccuracyEntry,
     BenchResult,
     DataRecord,
     Environment,
     MachineRecord,
     MeasuredModel,
-    RobustnessEntry,
     Row,
     SettingsRecord,
-    ThroughputEntry,
 )
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from kdas_edge.bench.results import BenchResult, Row, SettingsRecord, Unavailable
+from kdas_edge.bench.result_base import Unavailable
+from kdas_edge.bench.results import BenchResult, Row, SettingsRecord
 from kdas_edge.report.accuracy_tables import known_images
 
 

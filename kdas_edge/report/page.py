@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdas_edge.bench.results import PROTOCOLS, BenchResult, Row
+from kdas_edge.bench.result_base import PROTOCOLS
+from kdas_edge.bench.results import BenchResult, Row
 from kdas_edge.files import write_text_atomic
 from kdas_edge.metrics.bootstrap import Estimate
 from kdas_edge.overlay import GROUND_TRUTH, PREDICTION

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from kdas_edge.bench.results import BenchResult, LayerGroupRecord, LayerRecord, ProfileRecord, Row
+from kdas_edge.bench.measurement_results import LayerGroupRecord, LayerRecord, ProfileRecord
+from kdas_edge.bench.results import BenchResult, Row
 from kdas_edge.table import NONE, Cell, Column, Table, build, count, number
 
 # a cell names the kernels that together take most of the time, at most so many

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from kdas_edge.bench.results import AccuracyEntry, BenchResult, LatencyRecord, Row
+from kdas_edge.bench.accuracy_results import AccuracyEntry
+from kdas_edge.bench.measurement_results import LatencyRecord
+from kdas_edge.bench.results import BenchResult, Row
 from kdas_edge.latency import Ratio
 from kdas_edge.metrics.bootstrap import Estimate
 from kdas_edge.table import NONE, Cell, Column, Table, build, number

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kdas_edge.bench.results import BenchResult, RobustnessEntry
+from kdas_edge.bench.accuracy_results import RobustnessEntry
+from kdas_edge.bench.results import BenchResult
 from kdas_edge.report import theme
 from kdas_edge.report.plots import networks
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from kdas_edge.bench.results import RobustnessEntry
+from kdas_edge.bench.accuracy_results import RobustnessEntry
 from kdas_edge.table import NONE, Cell, Column, Table, build, count
 
 Condition = tuple[str, int]

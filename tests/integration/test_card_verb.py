@@ -10,8 +10,9 @@ from bench_results import make_results
 from run_verb import only_line, run_verb
 from tiny_bundle import make_tiny_bundle, rewrite_manifest
 
+from kdas_edge.bench.accuracy_results import AccuracyEntry, RobustnessEntry
 from kdas_edge.bench.records import benchmark_note
-from kdas_edge.bench.results import AccuracyEntry, RobustnessEntry, write_result
+from kdas_edge.bench.results import write_result
 from kdas_edge.bundle.benchmark_note import read_note
 from kdas_edge.bundle.manifest import AccuracyRecord
 from kdas_edge.bundle.reader import open_bundle

@@ -8,13 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdas_edge import environment
-from kdas_edge.bench.results import (
-    AccuracyEntry,
-    Environment,
-    EvaluationResult,
-    ImageScores,
-    write_result,
-)
+from kdas_edge.bench.accuracy_results import AccuracyEntry, ImageScores
+from kdas_edge.bench.results import Environment, EvaluationResult, write_result
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "compare_evals.py"
 

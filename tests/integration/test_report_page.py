@@ -10,7 +10,9 @@ from tiny_bundle import make_tiny_bundle, rewrite_manifest
 
 from kdas_edge.bench import harness
 from kdas_edge.bench.evaluation import choose_sets
-from kdas_edge.bench.results import BENCH_SCHEMA, BenchResult, Energy, Unavailable
+from kdas_edge.bench.measurement_results import Energy
+from kdas_edge.bench.result_base import Unavailable
+from kdas_edge.bench.results import BENCH_SCHEMA, BenchResult
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.errors import UserError
 from kdas_edge.report import write_page

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from kdas_edge.bench.energy import EnergyMeter, energy_per_frame
-from kdas_edge.bench.results import Unavailable
+from kdas_edge.bench.result_base import Unavailable
 
 
 def add_zone(root, name, label, microjoules=0, range_=2**32 - 1):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kdas_edge.bench.entries import accuracy_entry
-from kdas_edge.bench.results import AccuracyKey
+from kdas_edge.bench.result_base import AccuracyKey
 from kdas_edge.bench.scores import ImageScore, SetScores
 from kdas_edge.metrics import deploy
 

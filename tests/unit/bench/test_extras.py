@@ -12,8 +12,9 @@ from kdas_edge.bench.extras import (
     measure_throughputs,
     run_sustained,
 )
+from kdas_edge.bench.measurement_results import Energy, Sustained
 from kdas_edge.bench.models import predictor
-from kdas_edge.bench.results import Energy, Sustained, Unavailable
+from kdas_edge.bench.result_base import Unavailable
 from kdas_edge.bench.timing import measure_latencies
 from kdas_edge.bench.verified import check_golden_vectors
 from kdas_edge.bundle.reader import open_bundle

@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 from bench_results import make_json, make_results
 
-from kdas_edge.bench.results import (
-    AccuracyKey,
-    BenchResult,
-    read_bench,
-    read_evaluation,
-    write_result,
-)
+from kdas_edge.bench.result_base import AccuracyKey
+from kdas_edge.bench.results import BenchResult, read_bench, read_evaluation, write_result
 from kdas_edge.errors import UserError
 
 SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "migrate_results.py"
