@@ -1,8 +1,8 @@
 """Dice on corrupted images: teacher, float and int8 side by side.
 
 `kdas-edge bench … --robustness` scores them under the deploy protocol, on the first target only;
-see `accuracy_results.RobustnessEntry`. `settings.robustness` of the result names the corruptions, the seed
-and the number of images of each set.
+see `accuracy_results.RobustnessEntry`. `settings.robustness` of the result names the corruptions,
+the seed and the number of images of each set.
 """
 
 from collections.abc import Mapping, Sequence
