@@ -117,6 +117,11 @@ class StoredFrames:
                 row.status, row.error = ("skipped" if may_skip else "FAILED"), str(error)
             except PictureError as error:
                 row.status, row.error = "FAILED", str(error)
+            except BaseException:
+                # interrupted, or a full disk: parts without a record would be taken for the whole
+                for name in (*_files(row), *row.masks):
+                    (self.out / name).unlink(missing_ok=True)
+                raise
         return row
 
     def _segment(self, source: StoredPicture, row: PictureRecord) -> None:

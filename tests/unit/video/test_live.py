@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 from rtsp_server import RtspServer
-from video_files import JpegServer, clip, write_video
+from video_files import JpegServer, clip, moving_bars, write_coded, write_video
 
 from kdas_edge.errors import UserError
 from kdas_edge.video.live import LiveReader
@@ -44,6 +44,20 @@ def test_an_rtsp_camera_is_read_and_its_password_never_shown(tmp_path, capsys):
     assert len(found) > 60 and reader.reconnected == 1 and server.plays == 2
     said = capsys.readouterr().err
     assert "is back" in said and "secret" not in said + error + reader.name
+
+
+def test_an_interlaced_stream_has_pictures_without_combs(tmp_path):
+    woven = moving_bars(40, fields=True)
+    stream = write_coded(tmp_path / "a.ts", woven, "mpeg2video", interlaced=True)
+    with RtspServer(stream, plays=1) as server:
+        found, _ = drain(LiveReader(parse_source(server.url), attempts=0))
+    assert len(found) > 30
+
+    def combing(image):
+        return np.abs(np.diff(image.astype(int), n=2, axis=0)).mean()
+
+    assert max(combing(frame.image) for frame in found) < combing(woven[0]) / 3
+    assert min(frame.image.std() for frame in found) > 30  # the bars, not a grey or black frame
 
 
 def test_without_attempts_the_first_break_is_the_end():
