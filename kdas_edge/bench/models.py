@@ -24,7 +24,7 @@ from kdas_edge.bundle.manifest import (
     Normalisation,
     OutputContract,
     Provenance,
-    SplitHashes,
+    SplitRecord,
 )
 from kdas_edge.bundle.reader import Bundle, open_bundle
 from kdas_edge.data.lineage import Lineage, read_lineage
@@ -190,7 +190,7 @@ def _checkpoint(path: Path) -> Bundle:
             recipe={"model": architecture.to_dict()},
             parameters=parameters(network),
             multiply_accumulates=multiply_accumulates(network, size),
-            split=[SplitHashes(**part) for part in read_lineage(path).as_json()],
+            split=[SplitRecord(**part) for part in read_lineage(path).as_json()],
             notes={"kind": "checkpoint"},
         ),
         files={file.as_posix(): record},

@@ -170,7 +170,7 @@ class AccuracyRecord(_Record):
     near_duplicates: int | None = None
 
 
-class SplitHashes(_Record):
+class SplitRecord(_Record):
     """Salted hashes of the images of a training, 16 digits each; see `data.lineage`.
 
     Attributes:
@@ -194,7 +194,7 @@ class Provenance(_Record):
     packages: dict[str, str]
     recipe: dict[str, Any]
     data_split_sha256: str | None = None
-    split: list[SplitHashes] = []
+    split: list[SplitRecord] = []
     parameters: int
     multiply_accumulates: int = Field(description="of the float network at `size`")
     notes: dict[str, Any] = {}

@@ -8,7 +8,7 @@ import typer
 from kdas_edge.cli.options import JsonOption, OverwriteOption
 
 if TYPE_CHECKING:
-    from kdas_edge.quantize.calibration.manifest import Manifest
+    from kdas_edge.quantize.calibration.manifest import CalibrationManifest
 
 
 def calibrate(
@@ -96,7 +96,7 @@ def calibrate(
     info(f"next: kdas-edge quantize --student RUN --data DATA calibration.source={out}")
 
 
-def _show(manifest: "Manifest", out: Path) -> None:
+def _show(manifest: "CalibrationManifest", out: Path) -> None:
     from kdas_edge.console import table
 
     rows = []

@@ -17,7 +17,7 @@ from kdas_edge.bundle.manifest import (
     OutputContract,
     Preset,
     Provenance,
-    SplitHashes,
+    SplitRecord,
 )
 from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.bundle.tolerances import TOLERANCES
@@ -74,7 +74,7 @@ def build_manifest(
             packages=machine["packages"],
             recipe=sources.recipe,
             data_split_sha256=sources.split_sha256,
-            split=[SplitHashes(**part) for part in sources.lineage.as_json()],
+            split=[SplitRecord(**part) for part in sources.lineage.as_json()],
             parameters=parameters(sources.network),
             multiply_accumulates=multiply_accumulates(sources.network, size),
             notes={

@@ -172,3 +172,21 @@ def test_training_does_not_import_what_a_training_machine_lacks() -> None:
     for room in ("models", "distill", "data"):
         for path in files(room):
             assert not {n.split(".")[0] for n in imports(path, lazy=True)} & lacking, path
+
+
+def test_a_class_name_stands_for_one_thing() -> None:
+    places: dict[str, list[Path]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path.relative_to(PACKAGE))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_a_table_is_made_of_cells_and_nothing_reads_formatted_text_back() -> None:
+    """The rooms that say what a table shows know no terminal, no HTML and no Markdown."""
+    for room in ("report", "bench"):
+        for path in files(room):
+            names = imports(path, lazy=True)
+            assert not {"rich", "html"} & {name.split(".")[0] for name in names}, path
+            assert "kdas_edge.console.table" not in names, path

@@ -28,9 +28,9 @@ from kdas_edge.quantize.calibration.coverage import compare_with_random
 from kdas_edge.quantize.calibration.manifest import (
     MANIFEST,
     SCHEMA,
+    CalibrationManifest,
     FrameRecord,
     LeftOutRecord,
-    Manifest,
     SourceRecord,
 )
 from kdas_edge.quantize.calibration.presence import predict_share
@@ -70,7 +70,7 @@ class Request:
 
 def make_calibration_set(
     request: Request, out: Path, manifest_only: bool = False, overwrite: bool = False
-) -> Manifest:
+) -> CalibrationManifest:
     """Choose frames and write them.
 
     Args:
@@ -138,8 +138,8 @@ def make_calibration_set(
         **compare_with_random(looks, indices, request.seed),
     }
 
-    def manifest(frames: list[FrameRecord]) -> Manifest:
-        return Manifest(
+    def manifest(frames: list[FrameRecord]) -> CalibrationManifest:
+        return CalibrationManifest(
             schema=SCHEMA,
             method=method,
             seed=request.seed,

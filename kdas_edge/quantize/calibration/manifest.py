@@ -81,7 +81,7 @@ class LeftOutRecord(_Record):
     reason: str
 
 
-class Manifest(_Record):
+class CalibrationManifest(_Record):
     """A calibration set; equal inputs and an equal seed give equal bytes."""
 
     schema_: Literal["kdas-edge/calibration/1"] = Field(alias="schema")
@@ -115,7 +115,7 @@ def is_set(folder: Path) -> bool:
     )
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> CalibrationManifest:
     """Read a manifest.
 
     Raises:
@@ -129,7 +129,7 @@ def read_manifest(path: Path) -> Manifest:
             "with `kdas-edge calibrate`"
         )
     try:
-        return Manifest.model_validate(content)
+        return CalibrationManifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -138,7 +138,7 @@ def read_manifest(path: Path) -> Manifest:
         ) from None
 
 
-def find_frames(path: Path, root: Path) -> tuple[Manifest, list[Path]]:
+def find_frames(path: Path, root: Path) -> tuple[CalibrationManifest, list[Path]]:
     """Find the frames of a calibration set and check that they are what was chosen.
 
     Args:
