@@ -58,7 +58,7 @@ def scale_and_shift(
 
 def input_contract(preset: Preset, size: int) -> InputContract:
     """Describe a preset's input for the manifest."""
-    chosen: dict[str, Any] = {
+    choices: dict[Preset, dict[str, Any]] = {
         "core": {
             "name": INPUT,
             "shape": (1, 3, size, size),
@@ -78,9 +78,9 @@ def input_contract(preset: Preset, size: int) -> InputContract:
             "resize": "by the host: antialiased (PIL's bilinear filter; "
             "NPP's SUPER is the nearest)",
         },
-    }[preset]
+    }
     return InputContract(
-        **chosen,
+        **choices[preset],
         dtype="uint8" if preset == "camera" else "float32",
         color="BGR" if preset == "camera" else "RGB",
         normalised=preset == "core",

@@ -57,7 +57,7 @@ def find_field_of_view(frame: NDArray[np.uint8]) -> Roi | None:
     step = max(1.0, max(height, width) / _SAMPLES)
     samples = max(round(width / step), 1), max(round(height / step), 1)
     small = cv2.resize(frame, samples, interpolation=cv2.INTER_NEAREST)
-    bright = functools.reduce(cv2.max, cv2.split(small)[:3])
+    bright = np.asarray(functools.reduce(cv2.max, cv2.split(small)[:3]), np.uint8)
     _, part = cv2.threshold(bright, _threshold(bright), 1, cv2.THRESH_BINARY)
     part = cv2.morphologyEx(part, cv2.MORPH_OPEN, _LETTERS)
     contours, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -73,12 +73,12 @@ def find_field_of_view(frame: NDArray[np.uint8]) -> Roi | None:
     filled = np.zeros((rows, columns), np.uint8)
     cv2.drawContours(filled, [picture], -1, 1, cv2.FILLED, offset=(-left, -top))
     first, last = _without_panels(np.ascontiguousarray(filled.T))
-    part = np.ascontiguousarray(filled[:, first : last + 1])
+    inside = np.ascontiguousarray(filled[:, first : last + 1])
     # rows that only the panel marked are empty now
-    used = np.flatnonzero(part.any(axis=1))
-    top, part = top + int(used[0]), part[used[0] : used[-1] + 1]
-    upper, lower = _without_panels(part)
-    used = np.flatnonzero(part[upper : lower + 1].any(axis=0))
+    used = np.flatnonzero(inside.any(axis=1))
+    top, inside = top + int(used[0]), inside[used[0] : used[-1] + 1]
+    upper, lower = _without_panels(inside)
+    used = np.flatnonzero(inside[upper : lower + 1].any(axis=0))
     x, end = left + first + int(used[0]), left + first + int(used[-1]) + 1
     left, right = _side(x, end, width, width / samples[0])
     top, bottom = _side(top + upper, top + lower + 1, height, height / samples[1])

@@ -134,6 +134,9 @@ def segment_files(
         except UserError as error:
             yield ImageResult(path.name, error=str(error))
             continue
+        for one in (segmenter, teacher):
+            if one is not None:
+                one.forget_region()  # each image is a source of its own
         result = segmenter.segment(image)
         mask, name = result.mask, f"{(results or {}).get(path, path.stem)}.png"
         write_png(out / "masks" / name, mask.astype(np.uint8) * np.uint8(255))

@@ -71,3 +71,18 @@ def test_images_of_one_stem_have_results_of_their_own_and_the_rest_is_named(segm
     list(segment_files(segmenter, found.files, tmp_path / "out", results=found.results))
     written = sorted(path.name for path in (tmp_path / "out/masks").iterdir())
     assert written == ["a.jpg.png", "a.png.png", "b.png"]
+
+
+def test_each_image_of_a_folder_has_a_picture_of_its_own(segmenter, tmp_path):
+    """The picture lies left in one image and right in the next, of the same size."""
+    files = []
+    for name, x in (("left", 40), ("right", 300)):
+        frame = np.zeros((240, 480, 3), np.uint8)
+        frame[20:220, x : x + 150] = scene(200, 150, seed=1)
+        Image.fromarray(frame).save(tmp_path / f"{name}.png")
+        files.append(tmp_path / f"{name}.png")
+    with Segmenter.load(segmenter.bundle.path, segmenter.target, roi="auto") as cropping:
+        rows = list(segment_files(cropping, files, tmp_path / "out"))
+    (left,), (right,) = (row.boxes for row in rows)
+    # the same polyp at the same place of the picture
+    assert abs(right[0] - left[0] - 260) <= 2 and abs(right[1] - left[1]) <= 2
