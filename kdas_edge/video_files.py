@@ -9,6 +9,7 @@ those that are predicted from it, up to the next key frame.
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -57,6 +58,12 @@ _CONTAINERS = (
 _YADIF = "mode=send_frame:parity=auto:deint=interlaced"
 # each thread of a decoder holds a picture
 _MOST_THREADS = 4
+# codecs in which nothing is predicted from a B picture
+_LAST_B = ("mpeg1video", "mpeg2video", "mpeg4")
+# B pictures that wait for the one that they may be predicted from
+_MOST_HELD = 8
+# time stamps that no picture has are forgotten: a stream may last for weeks
+_MOST_DAMAGED = 1000
 # a network source that is silent for so long, in seconds, is taken for lost
 TIMEOUT = 5.0
 
@@ -138,6 +145,8 @@ class VideoDecoder:
         self.failure: str | None = None
         self._first_pts: int | None = None
         self._tainted = False
+        # time stamps of packets that the container or the network has damaged
+        self._damaged: set[int | None] = set()
         self._busy = 0.0
 
     def _count(self) -> int | None:
@@ -154,8 +163,7 @@ class VideoDecoder:
     def pictures(self) -> Iterator[Picture]:
         """Decode to the end, one picture after the other; to be called once."""
         deinterlacer: _Deinterlacer | None = None
-        for frame in self._decode():
-            good = frame is not None and self._is_good(frame)
+        for frame, good in self._judged():
             if deinterlacer is not None and (
                 frame is None or not good or not deinterlacer.fits(frame)
             ):
@@ -176,6 +184,22 @@ class VideoDecoder:
         if deinterlacer is not None:
             yield from map(self._good, deinterlacer.finish())
 
+    def _judged(self) -> Iterator[tuple[VideoFrame | None, bool]]:
+        """Frames and whether they are good; those before a bad one may be predicted from it."""
+        held: deque[VideoFrame] = deque()
+        for frame in self._decode():
+            good = frame is not None and self._is_good(frame)
+            if frame is not None and good and frame.pict_type == PictureType.B:
+                held.append(frame)
+                if len(held) > _MOST_HELD:
+                    yield held.popleft(), True
+                continue
+            # B pictures come before the one that they need, which was decoded before them
+            yield from ((one, good) for one in held)
+            held.clear()
+            yield frame, good
+        yield from ((one, True) for one in held)
+
     def _decode(self) -> Iterator[VideoFrame | None]:
         """Frames as the decoder gives them; None for a packet that it refuses."""
         begun = time.perf_counter()
@@ -185,6 +209,8 @@ class VideoDecoder:
             for packet in self._container.demux(self._stream):
                 if self._network:
                     begun = time.perf_counter()
+                if packet.is_corrupt:
+                    self._damaged.add(packet.pts)
                 try:
                     frames = packet.decode()
                 except (av.error.InvalidDataError, av.error.BugError, av.error.PatchWelcomeError):
@@ -207,12 +233,15 @@ class VideoDecoder:
             yield from [None] * silent
 
     def _is_good(self, frame: VideoFrame) -> bool:
-        if frame.is_corrupt:
-            # nothing is predicted from a B picture, as a rule
-            self._tainted |= frame.pict_type != PictureType.B
+        if frame.is_corrupt or frame.pts in self._damaged:
+            self._damaged.discard(frame.pts)
+            last = frame.pict_type == PictureType.B and self._stream.codec_context.name in _LAST_B
+            self._tainted |= not last
             return False
         if frame.key_frame:
             self._tainted = False
+            if len(self._damaged) > _MOST_DAMAGED:
+                self._damaged.clear()
         return not self._tainted
 
     def _good(self, frame: VideoFrame) -> Picture:

@@ -116,6 +116,29 @@ def test_a_damaged_picture_is_never_given_out_as_a_good_one(
     assert f"{len(bad)} of 48 frames could not be decoded" in str(reader.problem)
 
 
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264", "libx265"])
+def test_pictures_with_packets_lost_on_the_way_and_those_that_need_them_are_bad(
+    tmp_path: Path, codec: str
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = [
+        np.clip(frame + rng.normal(0, 20, frame.shape), 0, 255).astype(np.uint8)
+        for frame in moving_bars(48)
+    ]
+    path = write_coded(tmp_path / "a.ts", noise, codec, g="12")
+    whole = {picture.seconds: picture.bgr() for picture in decode(path)}
+    content, size = path.read_bytes(), 188
+    packets = len(content) // size
+    for lost in ({packets // 2}, {packets // 3, packets // 3 + 1}, {packets // 2, packets // 4}):
+        kept = (content[size * n : size * n + size] for n in range(packets) if n not in lost)
+        (tmp_path / "lossy.ts").write_bytes(b"".join(kept))
+        found = decode(tmp_path / "lossy.ts")
+        assert 1 <= sum(not picture.good for picture in found) <= 14 * len(lost)
+        for picture in found:
+            if picture.good:
+                np.testing.assert_array_equal(picture.bgr(), whole[picture.seconds])
+
+
 @pytest.mark.parametrize("part", [slice(0, 4), slice(4, 6)], ids=["length", "type"])
 def test_pictures_of_hevc_that_the_decoder_leaves_out_are_counted(
     tmp_path: Path, part: slice
