@@ -34,6 +34,9 @@ def demo(
       kdas-edge demo --data DATA --weights WEIGHTS --out demo-real
     """
     from kdas_edge.bench.results import write_result
+    from kdas_edge.environment import let_threads_sleep
+
+    let_threads_sleep()
     from kdas_edge.demo import run_demo
 
     made = run_demo(out, data, weights, quick, overwrite)

@@ -39,6 +39,9 @@ def distill(
       kdas-edge distill --teacher runs/teacher data.root=DATA loss.variant=kl loss.temperature=4
       torchrun --nproc-per-node 4 -m kdas_edge distill --recipe RECIPE --teacher RUN --data DATA
     """
+    from kdas_edge.environment import let_threads_sleep
+
+    let_threads_sleep()
     from kdas_edge.errors import UserError
 
     values = recipe_values(overrides, {"teacher": teacher, "data.root": data, "name": name})

@@ -61,6 +61,9 @@ def quantize(
           ptq.range_estimator=quantile ptq.ignored=[head1,head2]
       kdas-edge quantize --recipe recipes/int8.yaml --student runs/student --data DATA --resume
     """
+    from kdas_edge.environment import let_threads_sleep
+
+    let_threads_sleep()
     from kdas_edge.errors import GateError, UserError
     from kdas_edge.export.cost import openvino_latencies
     from kdas_edge.files import read_json, write_json

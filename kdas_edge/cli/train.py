@@ -39,6 +39,9 @@ def train(
       kdas-edge train --recipe recipes/teacher_effb0_256.yaml --data DATA --resume
       torchrun --nproc-per-node 4 -m kdas_edge train --recipe RECIPE --data DATA
     """
+    from kdas_edge.environment import let_threads_sleep
+
+    let_threads_sleep()
     from kdas_edge.errors import UserError
 
     values = recipe_values(overrides, {"data.root": data, "name": name})
