@@ -194,6 +194,20 @@ class AugmentRecipe(_Section):
     noise: float = Field(0.0, ge=0, le=0.2, description="largest standard deviation, of 0…1")
     bubbles: float = Field(0.0, ge=0, le=1, description="probability of bubbles on the mucosa")
     coding: float = Field(0.0, ge=0, le=1, description="probability of JPEG, of quality 5 to 60")
+    windows: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of samples that are windows of 35 to 100 % of the side, half of them "
+        "with polyp, half without",
+    )
+    screen: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability of the picture on an endoscopy tower's screen: black border, "
+        "octagon or circle, text, position panel, second picture",
+    )
 
 
 # what compares the insides of student and teacher

@@ -8,6 +8,8 @@ import typer
 from kdas_edge.cli.options import JsonOption, OverwriteOption
 from kdas_edge.cli.train import (
     DataOption,
+    GroupOption,
+    LeaveOption,
     NameOption,
     OutOption,
     Overrides,
@@ -26,6 +28,8 @@ def distill(
     ] = None,
     data: DataOption = None,
     name: NameOption = None,
+    group_by: GroupOption = None,
+    leave_centre_out: LeaveOption = None,
     out: OutOption = Path("runs"),
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
@@ -44,7 +48,9 @@ def distill(
     let_threads_sleep()
     from kdas_edge.errors import UserError
 
-    values = recipe_values(overrides, {"teacher": teacher, "data.root": data, "name": name})
+    options = {"teacher": teacher, "data.root": data, "name": name, "data.group_by": group_by}
+    options["data.leave_centre_out"] = leave_centre_out
+    values = recipe_values(overrides, options)
     given = {value.partition("=")[0] for value in values}
     if recipe is None:
         if "teacher" not in given:

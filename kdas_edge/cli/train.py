@@ -16,6 +16,23 @@ Overrides = Annotated[
 ]
 DataOption = Annotated[str | None, typer.Option("--data", help="Same as data.root=DIR.")]
 NameOption = Annotated[str | None, typer.Option("--name", help="Same as name=NAME.")]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group-by",
+        help="Same as data.group_by=RULE: patients or videos stay on one side of the split.",
+        show_default=False,
+    ),
+]
+LeaveOption = Annotated[
+    str | None,
+    typer.Option(
+        "--leave-centre-out",
+        metavar="NAME",
+        help="Same as data.leave_centre_out=NAME: test on a centre instead of training on it.",
+        show_default=False,
+    ),
+]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of all runs.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")]
 
@@ -25,6 +42,8 @@ def train(
     recipe: RecipeOption = None,
     data: DataOption = None,
     name: NameOption = None,
+    group_by: GroupOption = None,
+    leave_centre_out: LeaveOption = None,
     out: OutOption = Path("runs"),
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
@@ -44,7 +63,9 @@ def train(
     let_threads_sleep()
     from kdas_edge.errors import UserError
 
-    values = recipe_values(overrides, {"data.root": data, "name": name})
+    options = {"data.root": data, "name": name, "data.group_by": group_by}
+    options["data.leave_centre_out"] = leave_centre_out
+    values = recipe_values(overrides, options)
     if any(value.startswith("teacher=") for value in values):
         raise UserError("train is supervised and takes no teacher; use `kdas-edge distill`")
     run_recipe(recipe, values, out, resume, overwrite, json)

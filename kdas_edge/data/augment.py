@@ -8,13 +8,15 @@ CPU draws, and each process of a distributed run draws for the whole batch and t
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kdas_edge.data.artefacts import add_bubbles, code
+from kdas_edge.data.screen import finish, make_screen, place
+from kdas_edge.data.windows import draw_windows, place_windows
 from kdas_edge.recipe import AugmentRecipe
 
 # luma of ITU-R BT.601, as in PIL and torchvision
@@ -34,6 +36,9 @@ class AugmentDraw:
         noise_seed: seed of the noise itself, drawn on the device.
         bubbles: (B,) seed of an image's bubbles, -1 for none.
         quality: (B,) 5 to 60, JPEG quality, 0 for none.
+        screens: (B,) seed of the screen that an image is placed on, -1 for none.
+        windows: of `draw_windows`; None where none are asked for.
+        placed: (b, 2, 3) matrices of `with_windows`, on the device; None before it.
     """
 
     affine: Tensor
@@ -46,6 +51,9 @@ class AugmentDraw:
     noise_seed: int
     bubbles: Tensor
     quality: Tensor
+    screens: Tensor
+    windows: Tensor | None = None
+    placed: Tensor | None = None
 
 
 def draw(recipe: AugmentRecipe, batch: int, generator: torch.Generator) -> AugmentDraw:
@@ -76,7 +84,7 @@ def draw(recipe: AugmentRecipe, batch: int, generator: torch.Generator) -> Augme
         dim=1,
     )
     blurred = chosen(recipe.blur)
-    return AugmentDraw(
+    drawn = AugmentDraw(
         affine=affine,
         brightness=uniform(1 - recipe.brightness, 1 + recipe.brightness),
         contrast=uniform(1 - recipe.contrast, 1 + recipe.contrast),
@@ -89,7 +97,34 @@ def draw(recipe: AugmentRecipe, batch: int, generator: torch.Generator) -> Augme
             chosen(recipe.bubbles), torch.randint(2**31, (batch,), generator=generator), -1
         ),
         quality=torch.exp(uniform(math.log(5), math.log(60))) * chosen(recipe.coding),
+        screens=torch.full((batch,), -1),
     )
+    # from generators of their own: what came later leaves the numbers of earlier runs as they were
+    if recipe.screen:
+        own = torch.Generator().manual_seed(drawn.noise_seed + 1)
+        placed = torch.rand(batch, generator=own) < recipe.screen
+        seeds = torch.randint(2**31, (batch,), generator=own)
+        drawn = replace(drawn, screens=torch.where(placed, seeds, -1))
+    if recipe.windows:
+        windows = draw_windows(recipe.windows, batch, drawn.noise_seed + 2)
+        drawn = replace(drawn, windows=windows)
+    return drawn
+
+
+def with_windows(drawn: AugmentDraw, masks: Tensor, part: slice = slice(None)) -> AugmentDraw:
+    """Place the windows of a batch where its masks allow it; without windows the same numbers.
+
+    Args:
+        drawn: the random numbers of the whole batch.
+        masks: (b, 1, S, S) uint8, 0 or 1, of the images `part` of the batch.
+        part: which images of the whole batch these are.
+    """
+    if drawn.windows is None:
+        return drawn
+    windows, affine = (
+        one[part].to(masks.device, non_blocking=True) for one in (drawn.windows, drawn.affine)
+    )
+    return replace(drawn, placed=place_windows(windows, masks, affine))
 
 
 def warp(drawn: AugmentDraw, planes: Tensor, part: slice = slice(None)) -> Tensor:
@@ -103,9 +138,15 @@ def warp(drawn: AugmentDraw, planes: Tensor, part: slice = slice(None)) -> Tenso
     Returns:
         (b, C, S, S), interpolated bilinearly; 0 where the transform looked outside.
     """
-    affine = drawn.affine[part].to(planes.device, non_blocking=True)
+    affine = drawn.placed
+    if affine is None:
+        affine = drawn.affine[part].to(planes.device, non_blocking=True)
     grid = F.affine_grid(affine, list(planes.shape), align_corners=False)
-    return F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    warped = F.grid_sample(planes, grid, mode="bilinear", align_corners=False)
+    for index, seed in enumerate(drawn.screens[part].tolist()):
+        if seed >= 0:
+            warped[index] = place(make_screen(seed, planes.shape[-1]), warped[index])
+    return warped
 
 
 def apply(
@@ -141,6 +182,9 @@ def apply(
     x = (x - mean) * factor(drawn.contrast) + mean
     grey = (x * luma).sum(1, keepdim=True)
     x = (x - grey) * factor(drawn.saturation) + grey
+    for index, seed in enumerate(drawn.screens[part].tolist()):
+        if seed >= 0:
+            x[index] = finish(make_screen(seed, x.shape[-1]), x[index])
     x = _blur(x, drawn.blur[part])
     if any(drawn.noise.tolist()):
         generator = torch.Generator(device).manual_seed(drawn.noise_seed)

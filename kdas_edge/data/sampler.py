@@ -78,21 +78,20 @@ class Sampler:
     def order(self, length: int, seed: int) -> Tensor:
         """Return `length` indices, (length,) int64; a function of the seed alone."""
         if not self.strata:
-            return _rounds(torch.arange(self.count), length, torch.Generator().manual_seed(seed))
+            return epoch_order(self.count, length, seed)
         places = _spread(self.weights, length)
         order = torch.empty(length, dtype=torch.int64)
         for number, own in enumerate(self.strata):
             mine = (places == number).nonzero()[:, 0]
-            generator = torch.Generator().manual_seed(seed + number)
-            order[mine] = _rounds(own, len(mine), generator)
+            order[mine] = own[epoch_order(len(own), len(mine), seed + number)]
         return order
 
 
-def _rounds(indices: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """Shuffle: each index once before any comes again."""
-    count = len(indices)
-    rounds = [torch.randperm(count, generator=generator) for _ in range(-(-length // count))]
-    return indices[torch.cat(rounds)[:length]] if rounds else indices[:0]
+def epoch_order(images: int, length: int, seed: int) -> Tensor:
+    """Shuffle an epoch: `length` indices, each image once before any comes again."""
+    generator = torch.Generator().manual_seed(seed)
+    rounds = [torch.randperm(images, generator=generator) for _ in range(-(-length // images))]
+    return torch.cat([torch.empty(0, dtype=torch.int64), *rounds])[:length]
 
 
 def _spread(weights: Sequence[float], length: int) -> Tensor:
@@ -109,5 +108,5 @@ def _spread(weights: Sequence[float], length: int) -> Tensor:
 
 def _with_polyp(train: ResidentSet) -> Tensor:
     """(N,) bool on the CPU: whether a mask has a pixel; read in parts, masks may be mapped."""
-    parts = [part.flatten(1).any(dim=1) for part in train.masks.split(_CHUNK)]
+    parts = [(part > 0).flatten(1).any(dim=1) for part in train.masks.split(_CHUNK)]
     return torch.cat(parts).cpu()

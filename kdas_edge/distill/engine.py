@@ -20,7 +20,7 @@ from torch import Tensor
 from kdas_edge.console import progress
 from kdas_edge.data.dataset import TrainingData
 from kdas_edge.data.resident import ResidentSet
-from kdas_edge.distill.schedule import derive_seed, epoch_order, learning_rate
+from kdas_edge.distill.schedule import derive_seed, learning_rate
 from kdas_edge.distill.teacher import CACHE_FOLDER, Teacher
 from kdas_edge.distill.trainer import Progress, Trainer, make_fabric, set_train_mode
 from kdas_edge.distill.validation import write_overlays
@@ -82,6 +82,7 @@ def fit(
             f"{fabric.world_size} processes; choose a multiple"
         )
     trainer = Trainer(recipe, student, teacher, fabric)
+    sampler = data.sampler()
     train, validation = data.train.to(fabric.device), data.validation.to(fabric.device)
     if recipe.cache_teacher and teacher is not None:
         train = teacher.cache(train, run.path.parent / CACHE_FOLDER, run.writes)
@@ -104,7 +105,7 @@ def fit(
             if within == 0:
                 sums = RunningSums()
             if within == 0 or not len(order):
-                order = epoch_order(len(train), per_epoch * batch, derive_seed(recipe.seed, epoch))
+                order = sampler.order(per_epoch * batch, derive_seed(recipe.seed, epoch))
                 frozen = epoch >= schedule.freeze_batch_norm_from * schedule.epochs
                 set_train_mode(trainer.network, frozen)
             result = trainer.step(

@@ -3,8 +3,6 @@
 import math
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from kdas_edge.recipe import ScheduleRecipe
 
@@ -12,13 +10,6 @@ from kdas_edge.recipe import ScheduleRecipe
 def derive_seed(*numbers: int) -> int:
     """Mix whole numbers into one seed, so that neighbours share nothing (numpy's SeedSequence)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def epoch_order(images: int, length: int, seed: int) -> Tensor:
-    """Shuffle an epoch: `length` indices, each image once before any comes again."""
-    generator = torch.Generator().manual_seed(seed)
-    rounds = [torch.randperm(images, generator=generator) for _ in range(-(-length // images))]
-    return torch.cat(rounds)[:length]
 
 
 def learning_rate(schedule: ScheduleRecipe, step: int, total: int) -> float:

@@ -182,6 +182,7 @@ class Trainer:
         drawn = augment.draw(self.augment, len(order), generator)
         mine = self._part(len(order))
         batch = data.rows(order[mine], self.fabric.device)
+        drawn = augment.with_windows(drawn, batch.masks, mine)
         images, masks = augment.apply(drawn, batch.images, batch.masks, mine)
         labelled = batch.labelled
         maps = None

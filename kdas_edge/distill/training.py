@@ -11,6 +11,7 @@ from kdas_edge.data.lineage import SPLIT_FILE, read_lineages
 from kdas_edge.data.splits import remarks, write_split
 from kdas_edge.distill import pseudo_labels
 from kdas_edge.distill.engine import fit
+from kdas_edge.distill.left_out import evaluate_left_out
 from kdas_edge.distill.schedule import derive_seed
 from kdas_edge.distill.teacher import Teacher
 from kdas_edge.distill.threshold import calibrate_threshold_of_run
@@ -98,6 +99,10 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
     dice = result.best_dice
     if recipe.schedule.calibrate_threshold:
         dice = calibrate_threshold_of_run(run, data, recipe.data.size).after
+    left_out = None
+    if data.left_out is not None and run.writes:
+        centre = str(recipe.data.leave_centre_out)
+        left_out = evaluate_left_out(run, data.left_out, recipe.data.size, centre)
     return {
         "run": str(run.path),
         "kind": "train" if recipe.teacher is None else "distill",
@@ -105,6 +110,7 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
         "best_validation_dice": dice,
         "seconds": result.seconds,
         **cost,
+        "left_out": left_out,
         "history": result.history,
     }
 

@@ -1,5 +1,6 @@
 """Several hospitals and polyp-free frames in one training, with stated shares of a batch."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -7,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from run_verb import run_verb
 
 from kdas_edge.data.centres import centres_of
 from kdas_edge.data.dataset import TrainingData, load_training_data
 from kdas_edge.data.sampler import Origin, Sampler
 from kdas_edge.data.synthetic import scene
-from kdas_edge.distill.schedule import epoch_order
 from kdas_edge.errors import UserError
 from kdas_edge.recipe import DataRecipe
 
@@ -70,8 +71,10 @@ def test_every_source_trains_and_validates_and_frames_need_no_masks(hospitals: P
 def test_one_source_alone_is_split_and_ordered_as_ever(hospitals: Path) -> None:
     data = _load(hospitals, sources=[], negatives=[])
     assert not any("/" in name for name in data.train.names)
-    order = data.sampler().order(25, 7)
-    assert torch.equal(order, epoch_order(len(data.train), 25, 7))
+    generator = torch.Generator().manual_seed(7)
+    count = len(data.train)
+    rounds = [torch.randperm(count, generator=generator) for _ in range(3)]
+    assert torch.equal(data.sampler().order(25, 7), torch.cat(rounds)[:25])
 
 
 def test_a_batch_holds_the_stated_shares(hospitals: Path) -> None:
@@ -159,3 +162,24 @@ def test_centres_are_told_by_names(rules: list[str], expected: list[str] | str |
     else:
         with pytest.raises(UserError, match=expected):
             centres_of(names, rules, "x")
+
+
+def test_a_training_tests_on_the_centre_that_it_left_out(
+    hospitals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = f"data.sources=[{{root: {hospitals / 'second'}, centres: '(C[0-9])_'}}]"
+    done = run_verb(
+        capsys, "train", "--data", hospitals / "first", "--out", tmp_path, "--name", "run",
+        "--leave-centre-out", "healthy", sources, f"data.negatives=[{hospitals / 'healthy'}]",
+        "data.size=64", "data.validation=0.2", "data.polyp_free_share=0.25", "augment.windows=0.5",
+        "augment.screen=0.5", "model.backbone=mobilenetv2_100", "model.width=16",
+        "schedule.epochs=1", "schedule.batch_size=4", "engine.precision=fp32", "engine.threads=1",
+        "data.centres=first",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "run" / "run.json").read_text())["left_out"]
+    assert (found["centre"], found["polyp_frames"], found["polyp_free_frames"]) == ("healthy", 0, 9)
+    assert found["dice"] is None and 0 <= found["marked"] <= 1
+    assert "9 polyp-free frames marked" in (tmp_path / "run" / "log.txt").read_text()
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert not any(name.startswith("healthy/") for name in split["hashes"])

@@ -10,8 +10,8 @@ from test_engine import tiny
 from torch import Tensor
 
 from kdas_edge.data.dataset import load_training_data
+from kdas_edge.data.sampler import epoch_order
 from kdas_edge.data.synthetic import scene
-from kdas_edge.distill.schedule import epoch_order
 from kdas_edge.distill.teacher import Teacher
 from kdas_edge.distill.training import run_training
 from kdas_edge.errors import UserError
