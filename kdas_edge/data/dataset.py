@@ -124,7 +124,8 @@ def _split_sources(
         before = split.lineage
         splits.append(split)
     refuse_near_tests(sources, splits)
-    whole = join(splits)
+    labels = [one.label or "data.root" for one in sources]
+    whole = join(dict(zip(labels, splits, strict=True)))
     return replace(whole, lineage=_with_near_duplicates(whole, recipe))
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ class Split:
             `cat IMAGE MASK | sha256sum` prints it.
         lineage: what this network and those that it comes from were trained on, by salted hashes
             of the decoded pixels; empty in a split of the first release.
+        parts: the split of each source by its label, where there are several.
         inherited: images of which an earlier network decided the side.
         seen: validation images that an earlier network was trained on, because it left no other.
         prints: name to fingerprint, for comparison with test images; never written.
@@ -50,6 +51,7 @@ class Split:
     sha256: str
     hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
     lineage: Lineage = field(default=Lineage(), repr=False, compare=False)
+    parts: Mapping[str, "Split"] = field(default_factory=dict, repr=False, compare=False)
     inherited: int = field(default=0, compare=False)
     seen: int = field(default=0, compare=False)
     prints: Mapping[str, Fingerprint] = field(default_factory=dict, repr=False, compare=False)
@@ -191,14 +193,15 @@ def _draw(members: list[list[str]], target: int, seed: int, all_of_them: bool = 
     return chosen or set(smallest)
 
 
-def join(splits: Sequence[Split]) -> Split:
-    """One split of several sets, whose images have different names; one alone stays as it is.
+def join(named: Mapping[str, Split]) -> Split:
+    """One split of several sources, whose images have different names; one alone stays as it is.
 
     Each was made with the lineage of the one before it, so that the last knows all of them.
     """
+    splits = list(named.values())
     if len(splits) == 1:
         return splits[0]
-    return _split(
+    whole = _split(
         tuple(name for split in splits for name in split.train),
         tuple(name for split in splits for name in split.validation),
         {name: digest for split in splits for name, digest in split.hashes.items()},
@@ -207,11 +210,16 @@ def join(splits: Sequence[Split]) -> Split:
         seen=sum(split.seen for split in splits),
         prints={name: found for split in splits for name, found in split.prints.items()},
     )
+    return replace(whole, parts=dict(named))
 
 
 def remarks(split: Split) -> list[str]:
     """What a person should know of a split, one line each."""
-    lines = []
+    lines = [
+        f"source {label}: {len(part.train)} training and {len(part.validation)} validation images, "
+        f"split {part.sha256[:12]}"
+        for label, part in split.parts.items()
+    ]
     if split.inherited:
         lines.append(
             f"split: {split.inherited} images keep the side that an earlier network gave them"
@@ -240,6 +248,14 @@ def write_split(path: Path, split: Split, image_set: ImageSet) -> None:
             "validation": list(split.validation),
             "hashes": dict(split.hashes),
             "images": split.lineage.as_json(),
+            "sources": {
+                label: {
+                    "sha256": part.sha256,
+                    "train": len(part.train),
+                    "validation": len(part.validation),
+                }
+                for label, part in split.parts.items()
+            },
         },
     )
 

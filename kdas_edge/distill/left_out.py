@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from kdas_edge.data.resident import ResidentSet
@@ -30,7 +31,7 @@ def evaluate_left_out(run: Run, data: ResidentSet, size: int, centre: str) -> di
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dice, masks = validate(network.to(device), data.images, data.masks, size)
     polyp = (data.masks > 0).flatten(1).any(1).cpu().numpy()
-    marked = masks.any(axis=(1, 2))
+    marked = np.asarray(masks.any(axis=(1, 2)))
     found: dict[str, Any] = {
         "centre": centre,
         "polyp_frames": int(polyp.sum()),

@@ -182,4 +182,6 @@ def test_a_training_tests_on_the_centre_that_it_left_out(
     assert found["dice"] is None and 0 <= found["marked"] <= 1
     assert "9 polyp-free frames marked" in (tmp_path / "run" / "log.txt").read_text()
     split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert set(split["sources"]) == {"data.root", "second"}
+    assert sum(part["train"] for part in split["sources"].values()) == len(split["train"])
     assert not any(name.startswith("healthy/") for name in split["hashes"])
