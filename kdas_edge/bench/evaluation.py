@@ -27,7 +27,7 @@ from kdas_edge.data.layout import (
     set_folders,
 )
 from kdas_edge.errors import KdasEdgeError, UserError, last_line
-from kdas_edge.files import staged_directory
+from kdas_edge.files import real_path, staged_directory
 from kdas_edge.image_files import image_size
 from kdas_edge.runtime.backends import open_backend
 from kdas_edge.runtime.targets import Target
@@ -126,7 +126,7 @@ def evaluate_map_folder(
     masks = data / "masks"
     if not masks.is_dir():
         raise UserError(f"{data} has no folder masks/; name the folder of one set with --data")
-    name = data.resolve().name
+    name = real_path(data).name
     count = len(list_images(masks))
     with progress(count, f"scoring maps of {name}") as advance:
         scores = evaluate_maps(maps, masks, name, protocols, threshold, advance)

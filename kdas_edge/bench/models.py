@@ -29,7 +29,7 @@ from kdas_edge.bundle.manifest import (
 from kdas_edge.bundle.reader import Bundle, open_bundle
 from kdas_edge.data.lineage import Lineage, read_lineage
 from kdas_edge.errors import KdasEdgeError, UserError
-from kdas_edge.files import sha256
+from kdas_edge.files import real_path, sha256
 from kdas_edge.runtime.backends import FORMATS, Backend
 from kdas_edge.runtime.segmenter import preprocess
 
@@ -170,11 +170,11 @@ def _checkpoint(path: Path) -> Bundle:
     network = load_network(path)
     architecture = network.architecture
     root, file = (path, BEST) if path.is_dir() else (path.parent, Path(path.name))
-    root = root.resolve()
+    root = real_path(root)
     size = architecture.size
     record = FileRecord(bytes=(root / file).stat().st_size, sha256=sha256(root / file))
     manifest = Manifest(
-        name=path.resolve().name if path.is_dir() else path.stem,
+        name=real_path(path).name if path.is_dir() else path.stem,
         size=size,
         threshold=0.5,
         normalisation=Normalisation(mean=architecture.mean, std=architecture.std),

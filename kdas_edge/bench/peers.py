@@ -25,7 +25,7 @@ from kdas_edge.bundle.manifest import (
 )
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.errors import UserError
-from kdas_edge.files import sha256
+from kdas_edge.files import real_path, sha256
 from kdas_edge.runtime.backends import FORMATS, open_backend, runtime_devices
 from kdas_edge.runtime.targets import Target
 
@@ -56,7 +56,7 @@ def open_peer(model: Path, config: Path) -> PeerBundle:
         UserError: absent or unreadable files, a wrong configuration, or an output of another shape.
     """
     described = read_peer_config(config)
-    if any(sign in model.resolve().name for sign in ":\\"):
+    if any(sign in real_path(model).name for sign in ":\\"):
         raise UserError(f"--peer {model}: rename it without colon and backslash")
     if model.suffix not in (".onnx", ".xml"):
         raise UserError(f"--peer {model}: name an .onnx file or the .xml of an OpenVINO IR")
@@ -82,7 +82,7 @@ def open_peers(models: Sequence[Path], configs: Sequence[Path]) -> list[PeerBund
 
 
 def _describe(model: Path, config: PeerConfig) -> PeerBundle:
-    path = model.resolve()
+    path = real_path(model)
     height, width = config.size
     shape = (1, 3, height, width) if config.layout == "NCHW" else (1, height, width, 3)
     # weights beside the file: an IR's .bin, ONNX's external data

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from kdas_edge.bundle.manifest import FILE_NAME, Manifest, ModelFile, parse_manifest
 from kdas_edge.errors import UserError
-from kdas_edge.files import sha256
+from kdas_edge.files import real_path, sha256
 
 # A real manifest holds some tens of kilobytes; a device must not be filled by a hostile one.
 _MANIFEST_LIMIT = 16 * 1024 * 1024
@@ -54,7 +54,7 @@ class Bundle:
                 f"{self.path}: the manifest names no file {relative!r}; export it again"
             )
         path = self.path / relative
-        if not path.resolve().is_relative_to(self.path):
+        if not real_path(path).is_relative_to(self.path):
             raise UserError(
                 f"{self.path}: {relative!r} is a link that leaves the bundle; export it again"
             )
@@ -91,11 +91,11 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
         raise UserError(f"bundle {path} does not exist; check the path")
     if not path.is_dir():
         raise UserError(f"bundle {path} is not a directory; name the folder of {FILE_NAME}")
-    root = path.resolve()
+    root = real_path(path)
     source = root / FILE_NAME
     if not source.is_file():
         raise UserError(f"{path} has no {FILE_NAME}, so it is not a bundle; check the path")
-    if not source.resolve().is_relative_to(root):
+    if not real_path(source).is_relative_to(root):
         raise UserError(f"{path}: {FILE_NAME!r} is a link that leaves the bundle; export it again")
     try:
         if source.stat().st_size > _MANIFEST_LIMIT:
@@ -147,7 +147,7 @@ def _refuse_extra_files(bundle: Bundle) -> None:
         for name in sorted(names + linked):
             entry = Path(folder) / name
             relative = entry.relative_to(bundle.path).as_posix()
-            if entry.is_symlink() and not entry.resolve().is_relative_to(bundle.path):
+            if entry.is_symlink() and not real_path(entry).is_relative_to(bundle.path):
                 raise UserError(
                     f"{bundle.path}: {relative!r} is a link that leaves the bundle; export it again"
                 )

@@ -17,6 +17,7 @@ from kdas_edge.console import info, progress
 from kdas_edge.data.heldout import TEST_FOLDER, inside_tests
 from kdas_edge.data.layout import Pair, find_pairs
 from kdas_edge.errors import UserError
+from kdas_edge.files import real_path
 from kdas_edge.image_files import SUFFIXES
 from kdas_edge.video_files import SUFFIXES as VIDEO_SUFFIXES
 from kdas_edge.video_files import Picture, VideoDecoder
@@ -47,7 +48,7 @@ class FrameSource:
     @property
     def name(self) -> str:
         """The last part of the path; a manifest holds no path of a machine."""
-        return self.path.resolve().name
+        return real_path(self.path).name
 
     def relative(self, file: Path) -> str:
         """The path of one of its files, as a manifest names it."""

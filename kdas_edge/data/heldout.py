@@ -16,6 +16,7 @@ from kdas_edge.data.duplicates import (
 from kdas_edge.data.layout import find_pairs, set_folders
 from kdas_edge.data.parallel import parallel_map
 from kdas_edge.errors import UserError
+from kdas_edge.files import real_path
 from kdas_edge.image_files import read_image
 
 TEST_FOLDER = "TestDataset"
@@ -131,5 +132,5 @@ def read_test_images(root: Path) -> HeldOut:
 
 def inside_tests(path: Path) -> bool:
     """True if a path lies in (or is) a folder named `TestDataset`."""
-    resolved = path.resolve()
+    resolved = real_path(path)
     return TEST_FOLDER in (resolved.name, *(parent.name for parent in resolved.parents))

@@ -28,7 +28,13 @@ from kdas_edge.data.masks import MaskValues, parse_mask_values, read_mask
 from kdas_edge.data.parallel import WORKERS, parallel_map
 from kdas_edge.data.splits import validation_split
 from kdas_edge.errors import UserError
-from kdas_edge.files import check_output_directory, staged_directory, write_json, write_text_atomic
+from kdas_edge.files import (
+    check_output_directory,
+    real_path,
+    staged_directory,
+    write_json,
+    write_text_atomic,
+)
 from kdas_edge.image_files import SUFFIXES, open_image, pending_turn, read_image
 
 REPORT = "import.json"
@@ -143,7 +149,7 @@ def import_folder(
         if groups:
             _write_groups(staging / GROUPS, groups)
         if test > 0:
-            report.test = _part_off(staging, source.resolve().name, test, seed, bool(groups))
+            report.test = _part_off(staging, real_path(source).name, test, seed, bool(groups))
         write_json(staging / REPORT, report.as_json())
     return report
 
@@ -165,7 +171,7 @@ def _take(
     if as_is:
         target = folder / "images" / f"{item.name}{item.file.suffix.lower()}"
         if link:
-            target.symlink_to(item.file.resolve())
+            target.symlink_to(real_path(item.file))
         else:
             shutil.copyfile(item.file, target)
     else:

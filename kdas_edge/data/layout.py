@@ -15,6 +15,7 @@ from PIL import Image
 
 from kdas_edge.data.masks import MaskValues, parse_mask_values, read_mask
 from kdas_edge.errors import UserError
+from kdas_edge.files import real_path
 from kdas_edge.image_files import SUFFIXES, open_image, pending_turn, read_image
 
 __all__ = ["read_mask"]
@@ -140,7 +141,7 @@ def set_folders(root: Path) -> dict[str, Path]:
         raise UserError(f"{root} is not a folder; check the path of the data")
     if (root / "images").is_dir():
         # "." and ".." have no name of their own
-        return {root.resolve().name: root}
+        return {real_path(root).name: root}
     folders: dict[str, Path] = {}
     if (root / "TrainDataset").is_dir():
         folders[TRAIN] = root / "TrainDataset"

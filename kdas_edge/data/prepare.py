@@ -26,7 +26,7 @@ from kdas_edge.data.layout import (
 from kdas_edge.data.parallel import WORKERS, parallel_map
 from kdas_edge.data.splits import hash_pair
 from kdas_edge.errors import UserError
-from kdas_edge.files import check_output_directory, staged_directory, write_json
+from kdas_edge.files import check_output_directory, real_path, staged_directory, write_json
 from kdas_edge.image_files import read_image
 
 RECORD = "prepared.json"
@@ -91,7 +91,7 @@ def prepare(
     if not 1 <= quality <= 100:
         raise UserError(f"quality {quality} is not in 1…100; try {DEFAULT_QUALITY}")
     sets = _sets(root, mask_values)
-    if root.resolve().is_relative_to(out.resolve()):
+    if real_path(root).is_relative_to(real_path(out)):
         raise UserError(f"{out} holds the originals; choose another folder for the copy")
     check_output_directory(out, overwrite)
     prepared: dict[str, PreparedSet] = {}
@@ -123,7 +123,7 @@ def record(root: Path, size: int, quality: int, prepared: dict[str, PreparedSet]
     """Return what is recorded of a copy, as plain dictionaries."""
     return {
         "schema": 1,
-        "source": root.resolve().name,
+        "source": real_path(root).name,
         "size": size,
         "format": "jpeg",
         "quality": quality,
@@ -136,7 +136,7 @@ def record(root: Path, size: int, quality: int, prepared: dict[str, PreparedSet]
 def _sets(root: Path, mask_values: str | None) -> dict[str, ImageSet]:
     if (root / "images").is_dir() and not (root / "masks").exists():
         # frames without ground truth: for calibration, or for a teacher to label
-        return {root.resolve().name: find_pairs(root, root.resolve().name, require_masks=False)}
+        return {real_path(root).name: find_pairs(root, real_path(root).name, require_masks=False)}
     return find_sets(root, mask_values)
 
 

@@ -24,6 +24,7 @@ from kdas_edge.data.frames import read_video_frames
 from kdas_edge.data.layout import Pair, read_pair, resize_image, resize_mask
 from kdas_edge.environment import free_memory, usable_cpus
 from kdas_edge.errors import UserError
+from kdas_edge.files import real_path
 from kdas_edge.image_files import read_image
 
 # of the free memory that a set may take: the network and its gradients need the rest
@@ -247,7 +248,7 @@ def _key(pairs: Sequence[Pair | VideoFrame], size: int) -> str:
         for file in files:
             if file is not None:
                 found = file.stat()
-                parts.append([str(file.resolve()), found.st_size, found.st_mtime_ns])
+                parts.append([str(real_path(file)), found.st_size, found.st_mtime_ns])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -12,7 +12,7 @@ from kdas_edge.files.outputs import (
     check_output_file,
     is_stream,
 )
-from kdas_edge.files.reading import read_bytes, read_json, read_json_lines, sha256
+from kdas_edge.files.reading import read_bytes, read_json, read_json_lines, real_path, sha256
 from kdas_edge.files.temporary import sweep, temporary_path
 from kdas_edge.files.writing import (
     json_bytes,
@@ -36,6 +36,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_json_lines",
+    "real_path",
     "sha256",
     "staged_directory",
     "standard_output",

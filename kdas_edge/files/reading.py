@@ -16,9 +16,26 @@ DEEPEST_JSON = 64
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits, read in blocks."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a file as 64 hexadecimal digits, read in blocks.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it is a FIFO or device, which might never end.
+    """
+    with os.fdopen(_open_without_waiting(path), "rb") as file:
+        _require_regular(path, os.fstat(file.fileno()))
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def real_path(path: Path) -> Path:
+    """Return the absolute path with links followed; one that is a loop, or no name, stays itself.
+
+    `Path.resolve` raises there, with another exception in each version of Python.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return path.absolute()
 
 
 def read_bytes(path: Path, largest: int) -> bytes:
@@ -36,8 +53,7 @@ def read_bytes(path: Path, largest: int) -> bytes:
         # a FIFO without a writer would block in open
         with os.fdopen(_open_without_waiting(path), "rb") as file:
             found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise UserError(f"{path} is not a regular file; name a file")
+            _require_regular(path, found)
             if found.st_size > largest:
                 raise UserError(
                     f"{path} has {found.st_size} bytes, at most {largest} are read; check the path"
@@ -97,6 +113,11 @@ def _depth(value: Any) -> int:
                 inner.extend(v for v in one if isinstance(v, dict | list))
         depth, level = depth + 1, inner
     return depth
+
+
+def _require_regular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is not a regular file; name a file")
 
 
 def _open_without_waiting(path: Path) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from kdas_edge.errors import UserError
+from kdas_edge.files import real_path
 from kdas_edge.image_files import SUFFIXES, is_image
 from kdas_edge.video_files import SUFFIXES as VIDEO_SUFFIXES
 
@@ -36,7 +37,7 @@ class InputSource:
     def stem(self) -> str:
         """A name for files about this source: the file's stem, or the words of the address."""
         if not self.live:
-            return Path(self.address).resolve().stem
+            return real_path(Path(self.address)).stem
         return re.sub(r"[^A-Za-z0-9.-]+", "-", self.name).strip("-.") or self.kind
 
 
@@ -63,7 +64,7 @@ def parse_source(text: str) -> InputSource:
     if device is not None:
         return InputSource("camera", str(int(device[1])), f"camera:{int(device[1])}")
     if path.is_dir():
-        return InputSource("images", text, path.resolve().name)
+        return InputSource("images", text, real_path(path).name)
     if not path.exists():
         raise UserError(
             f"{text} does not exist; name an image, a folder of images, a video file, "

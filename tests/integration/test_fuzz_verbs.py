@@ -61,7 +61,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jail = Jail(root / "jail")
     done = jail.run(
         ["bench", str(root / "bundle"), "--data", str(root / "set"), "--iterations", "3",
-         "--warmup", "1", "--targets", "openvino:CPU:threads=1", "--no-startup", "--json", "r.json"],
+         "--warmup", "1", "--targets", "openvino:CPU:threads=1", "--no-startup", "--json",
+         "r.json"],
         ["r.json"],
     )  # fmt: skip
     assert done.code == 0, done.shown
@@ -280,18 +281,16 @@ def commands(rng: random.Random, base: Path, work: Path) -> tuple[list[str], lis
     for index in range(len(command)):
         if command[index] in WORDS and rng.random() < 0.15:
             command[index] = rng.choice(WORDS)
-    # an output of any name is declared, an input is not
-    named = [
-        command[at + 1].rstrip("/") or "-" for at, word in enumerate(command[:-1])
-        if word in _OUTPUTS and command[at + 1] not in (*_INPUTS, ".", "..")
-    ]  # fmt: skip
+    # what an output option names is declared, unless it is named as an input, too
+    at = [index + 1 for index, word in enumerate(command[:-1]) if word in _OUTPUTS]
+    read = {word for index, word in enumerate(command) if index not in at}
+    named = [command[index] for index in at if command[index] not in (*read, "", ".", "..")]
     positional = [command[-1]] if verb in ("data synth", "data prepare") else []
-    return command, ["o", "runs", "predictions", "segmentations", "report.html", "t", *named,
-                     *positional, *(["bundle"] if verb == "card" else [])]  # fmt: skip
+    tops = [word.split("/")[0] for word in (*named, *positional)]
+    return command, ["o", "runs", "predictions", "segmentations", "report.html", "t", *tops,
+                     *(["bundle"] if verb == "card" else [])]  # fmt: skip
 
 
-_INPUTS = ("set", "bundle", "net.safetensors", "result.json", "frame.png", "clip.mp4", "still.dcm",
-           "recipe.yaml", "link", "loop", "pipe", "empty")  # fmt: skip
 _OUTPUTS = ("--json", "--jsonl", "--csv", "--html", "--record", "--out", "-o", "--maps-out",
             "--report")  # fmt: skip
 # each verb with whole inputs that cost little; the options at random follow
@@ -340,7 +339,7 @@ KINDS: dict[Callable[..., tuple[list[str], list[str]]], int] = {
     recipes: 220,
     checkpoints: 100,
     bundles: 150,
-    results: 150,
+    results: 60,
     media: 120,
     commands: 200,
 }

@@ -19,6 +19,7 @@ from kdas_edge.data.heldout import HeldOut, has_tests, read_test_images
 from kdas_edge.errors import UserError
 from kdas_edge.files import (
     check_output_directory,
+    real_path,
     sha256,
     staged_directory,
     write_json,
@@ -150,7 +151,7 @@ def make_calibration_set(
                 "large_above": LARGE_ABOVE,
             },
             features=MEANING,
-            student=None if request.student is None else request.student.resolve().name,
+            student=None if request.student is None else real_path(request.student).name,
             frames=frames,
             **shares,
         )
@@ -215,10 +216,10 @@ def _check(request: Request, out: Path, manifest_only: bool, overwrite: bool) ->
 
 
 def _test_images(request: Request, sources: Sequence[FrameSource]) -> HeldOut:
-    roots = {} if request.data is None else {request.data.resolve(): request.data}
+    roots = {} if request.data is None else {real_path(request.data): request.data}
     for source in sources:
         if source.kind == "training" and has_tests(source.path):
-            roots.setdefault(source.path.resolve(), source.path)
+            roots.setdefault(real_path(source.path), source.path)
     tests = HeldOut()
     for root in roots.values():
         tests = tests + read_test_images(root)
