@@ -438,7 +438,7 @@ class PtqRecipe(_Section):
 
 
 class MixedRecipe(_Section):
-    """What happens when int8 misses the gate: the layers that hurt most return to float."""
+    """Layers returned to float where int8 does not pass the gate, the most sensitive first."""
 
     enabled: bool = True
     images: int = Field(24, ge=1, description="validation images on which layers are ranked")
@@ -465,9 +465,14 @@ class QuantizeRecipe(_Section):
     schedule: ScheduleRecipe | None = Field(None, description="QAT; null: post-training only")
     engine: EngineRecipe = EngineRecipe()
     search: bool = Field(False, description="try several settings of ptq, keep the best")
-    max_drop: float = Field(0.005, ge=0, le=1, description="gate: mean Dice lost on validation")
+    max_drop: float = Field(
+        0.01, ge=0, le=1, description="gate: mean Dice that may be lost on validation"
+    )
     max_group_drop: float | None = Field(
         None, ge=0, le=1, description="gate on each group of polyp sizes as well; null: none"
+    )
+    accept_undecided: bool = Field(
+        False, description="go on where the validation images are too few for a verdict"
     )
     mixed: MixedRecipe = MixedRecipe()
 

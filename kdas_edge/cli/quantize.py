@@ -33,10 +33,14 @@ def quantize(
     ] = False,
     max_drop: Annotated[
         float | None,
-        typer.Option(
-            "--max-drop", help="Mean Dice that may be lost on validation (default 0.005)."
-        ),
+        typer.Option("--max-drop", help="Mean Dice that may be lost on validation (default 0.01)."),
     ] = None,
+    accept_undecided: Annotated[
+        bool,
+        typer.Option(
+            "--accept-undecided", help="Go on where the images are too few for a verdict."
+        ),
+    ] = False,
     name: NameOption = None,
     out: OutOption = Path("runs"),
     resume: ResumeOption = False,
@@ -46,10 +50,11 @@ def quantize(
     """Quantise a student to int8, gated on the Dice lost.
 
     Without a recipe: post-training quantisation, and fine-tuning if `schedule.epochs` is given.
-    If int8 misses the gate, the layers that it hurts most return to float, as few as are enough,
-    and what that costs in time is measured. The Dice lost is reported by size of polyp as well.
-    Exit code 3: more Dice was lost on the validation split than `max_drop` allows; the best
-    attempt and all numbers are in the run.
+    The gate passes where the 95 % interval of the Dice lost on the validation split ends within
+    `max_drop`, fails where it begins above, and is undecided in between. If int8 does not pass, the
+    layers that it hurts most return to float, as few as are enough, and what that costs in time is
+    measured. The Dice lost is reported by size of polyp as well. Exit code 3: the gate failed, or
+    is undecided without `--accept-undecided`; the best attempt and all numbers are in the run.
 
     \b
     Examples:
@@ -78,6 +83,7 @@ def quantize(
         "name": name,
         "search": "true" if search else None,
         "max_drop": None if max_drop is None else str(max_drop),
+        "accept_undecided": "true" if accept_undecided else None,
     }
     values = recipe_values(overrides, options)
     given = {value.partition("=")[0] for value in values}

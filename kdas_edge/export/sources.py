@@ -99,8 +99,8 @@ def _add_quantized(sources: Sources, source: Path, float_source: Path) -> None:
     gate = state.get("gate") or {}
     if gate.get("passed") is False:
         info(
-            f"{source} did not pass its gate: {gate['drop']:.4f} Dice lost, allowed "
-            f"{gate['max_drop']:g}; the bundle says so under provenance.notes"
+            f"{source}: gate {gate.get('verdict', 'failed')}, {gate['drop']:.4f} Dice lost, "
+            f"allowed {gate['max_drop']:g}; the bundle says so under provenance.notes"
         )
     if "float_dice" in gate and not sources.accuracy:
         sources.accuracy.append(_validation("fp32", gate["float_dice"], gate["images"]))

@@ -10,6 +10,7 @@ from kdas_edge.files import read_json, write_json
 ATTEMPTS = "attempts.json"
 
 Phase = Literal["ptq", "qat", "mixed"]
+Verdict = Literal["passed", "undecided", "failed"]
 # of activations before depthwise convolutions
 Ranges = Literal["tensor", "channel"]
 
@@ -25,7 +26,7 @@ class Attempt:
         drop: mean Dice lost against the float student; negative where it gained.
         agreement: mean Dice of its masks with the float student's masks, 0…1.
         seconds: to make and to measure it.
-        passed: the gate.
+        verdict: of the gate.
         ranges: `tensor` or `channel`; of the activations.
         setting: the recipe's `ptq` section, for phase ptq.
         layers: in float, for phase mixed.
@@ -38,11 +39,33 @@ class Attempt:
     drop: float
     agreement: float
     seconds: float
-    passed: bool
+    verdict: Verdict
     ranges: Ranges
     setting: dict[str, Any] = field(default_factory=dict)
     layers: list[str] = field(default_factory=list)
     kept: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is `passed`."""
+        return self.verdict == "passed"
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> "Attempt":
+        """Read what `as_json` gives; the first release wrote `passed` alone.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        values = dict(row)
+        passed = values.pop("passed", None)
+        if passed is not None:
+            values.setdefault("verdict", "passed" if passed else "failed")
+        return cls(**values)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields, and whether the gate was passed, as plain values."""
+        return {**asdict(self), "passed": self.passed}
 
 
 class AttemptLog:
@@ -62,7 +85,7 @@ class AttemptLog:
         self.rows: list[Attempt] = []
         if self.path.is_file():
             try:
-                self.rows = [Attempt(**row) for row in read_json(self.path)]
+                self.rows = [Attempt.from_json(row) for row in read_json(self.path)]
             except TypeError as error:
                 raise UserError(
                     f"{self.path} is not of this version ({error}); start again with --overwrite"
@@ -89,7 +112,7 @@ class AttemptLog:
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the rows as plain values."""
-        return [asdict(row) for row in self.rows]
+        return [row.as_json() for row in self.rows]
 
     def _write(self) -> None:
         if self.writes:

@@ -1,11 +1,11 @@
 """What a network does on the validation split, in the terms by which attempts are compared."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdas_edge.data.resident import ResidentSet
 from kdas_edge.distill.validation import validate
@@ -20,12 +20,19 @@ class Evaluation:
     """Deploy protocol, one entry per validation image, in the order of the split.
 
     Attributes:
-        dice: (N,) 0…1; 1 where prediction and truth are both empty.
+        dice: (N,) 0…1; 1 where prediction and truth are both empty, 0 where `finite` is False.
         masks: (N, S, S) bool, what was predicted.
+        finite: (N,) False where the network gives NaN or infinity; all True by default.
     """
 
     dice: NDArray[np.float64]
     masks: NDArray[np.bool_]
+    finite: NDArray[np.bool_] = field(default_factory=lambda: np.True_)  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        finite = np.broadcast_to(self.finite, self.dice.shape) & np.isfinite(self.dice)
+        object.__setattr__(self, "finite", finite)
+        object.__setattr__(self, "dice", np.where(finite, self.dice, 0.0))
 
     @property
     def mean(self) -> float:
@@ -50,9 +57,18 @@ class Evaluation:
 def evaluate(network: SegmentationNetwork, data: ResidentSet) -> Evaluation:
     """Score a network, float or fake-quantised, on resident images and masks."""
     device = next(network.parameters()).device
-    size = network.architecture.size
-    dice, masks = validate(network, data.images.to(device), data.masks.to(device), size)
-    return Evaluation(dice, masks)
+    size, finite = network.architecture.size, list[Tensor]()
+
+    def check(_: nn.Module, __: object, outputs: tuple[Tensor, ...]) -> None:
+        maps = [torch.isfinite(output).flatten(1).all(1) for output in outputs]
+        finite.append(torch.stack(maps).all(0).cpu())
+
+    watched = network.register_forward_hook(check)
+    try:
+        dice, masks = validate(network, data.images.to(device), data.masks.to(device), size)
+    finally:
+        watched.remove()
+    return Evaluation(dice, masks, torch.cat(finite).numpy())
 
 
 def polyp_fractions(data: ResidentSet) -> NDArray[np.float64]:

@@ -95,7 +95,7 @@ class Job:
             drop=gate.drop,
             agreement=found.agreement(self.reference),
             seconds=time.monotonic() - started,
-            passed=gate.passed,
+            verdict=gate.verdict,
             ranges=ranges,
             setting={} if setting is None else setting.model_dump(mode="json"),
             layers=list(layers),

@@ -214,8 +214,8 @@ def mixed_precision(job: Job, base: Phase) -> tuple[Evaluation | None, Ranking]:
     layers, total = ranking.layers, len(mixed.layers)
     most = int(job.recipe.mixed.largest_share * total)
     run.log(
-        f"int8 misses the gate; {total} layers ranked on {len(ranking.images)} validation images, "
-        f"first {', '.join(layers[:3])}; at most {most} may return to float"
+        f"int8 does not pass the gate; {total} layers ranked on {len(ranking.images)} validation "
+        f"images, first {', '.join(layers[:3])}; at most {most} may return to float"
     )
     ranges = choose(job.attempts.of("ptq")).ranges
 

@@ -62,7 +62,7 @@ def run_quantization(
 ) -> dict[str, Any]:
     """Quantise a float student, fine-tune it if the recipe has a schedule, and judge it.
 
-    If that misses the gate, layers return to float until it is met (`recipe.mixed`).
+    If that does not pass the gate, layers return to float until it does (`recipe.mixed`).
 
     Args:
         recipe: the resolved recipe.
@@ -77,7 +77,8 @@ def run_quantization(
 
     Raises:
         UserError: anything wrong with the recipe, the student, the data or the output folder.
-        GateError: more Dice was lost than the gate allows; the run is complete on disk.
+        GateError: the gate fails, or is undecided and `recipe.accept_undecided` is not set; the
+            run is complete on disk.
     """
     with only_writer(out, recipe, resume, overwrite):
         return _quantize(recipe, out, resume, overwrite, stopwatch)
@@ -135,7 +136,7 @@ def _quantize(
         return {"run": str(run.path), "kind": "quantize"}
     gate = job.judge(candidates)
     mixed: dict[str, Any] | None = None
-    if not gate.passed and recipe.mixed.enabled:
+    if not _accepted(gate, recipe) and recipe.mixed.enabled:
         base = gate.kept
         layered, ranking = mixed_precision(job, base)
         if layered is not None:
@@ -185,12 +186,12 @@ def _time(job: Job, base: Phase, stopwatch: Stopwatch) -> dict[str, Any] | None:
 
 def _finish(job: Job, gate: Gate, mixed: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
     """Deliver what was kept, write the summary, and say whether the gate was passed."""
-    run = job.run
+    run, accepted = job.run, _accepted(gate, job.recipe)
     deliver(job, gate.kept)
     low, high = gate.interval
     run.log(
         f"kept {gate.kept}: {gate.drop:+.4f} Dice lost on {gate.images} validation images "
-        f"(95 % interval {low:+.4f} to {high:+.4f}), allowed {gate.max_drop:g}"
+        f"(95 % interval {low:+.4f} to {high:+.4f}), allowed {gate.max_drop:g}: {gate.verdict}"
     )
     for line in gate.warnings():
         run.log(line)
@@ -206,7 +207,7 @@ def _finish(job: Job, gate: Gate, mixed: dict[str, Any] | None, seconds: float) 
         "history": run.history(),
     }
     run.update(
-        status="finished" if gate.passed else "gate failed",
+        status="finished" if accepted else f"gate {gate.verdict}",
         gate=gate.as_json(),
         best_dice=gate.float_dice - gate.drop,
         float_layers=mixed["layers"] if mixed and gate.kept == "mixed" else [],
@@ -214,21 +215,55 @@ def _finish(job: Job, gate: Gate, mixed: dict[str, Any] | None, seconds: float) 
         total_seconds=seconds,
     )
     write_json(run.path / "summary.json", summary)
-    if not gate.passed:
-        raise GateError(f"{run.path}: {_reason(gate)}; the best attempt is kept there; {_REMEDY}")
+    if not accepted:
+        raise GateError(
+            f"{run.path}: {_reason(gate)}; the best attempt is kept there; {_remedy(gate)}"
+        )
     return summary
 
 
-_REMEDY = (
-    "fine-tune longer (schedule.epochs), try other settings (--search), or allow more (--max-drop)"
-)
+def _accepted(gate: Gate, recipe: QuantizeRecipe) -> bool:
+    return gate.passed or (gate.verdict == "undecided" and recipe.accept_undecided)
+
+
+def _remedy(gate: Gate) -> str:
+    remedies = [
+        "fine-tune longer (schedule.epochs)",
+        "try other settings (--search)",
+        "allow more (--max-drop)",
+    ]
+    if gate.verdict == "undecided":
+        remedies = [
+            "validate on more images (data.validation)",
+            *remedies[1:],
+            "--accept-undecided",
+        ]
+    return f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
 
 
 def _reason(gate: Gate) -> str:
-    if gate.drop > gate.max_drop:
-        return f"int8 loses {gate.drop:.4f} Dice on validation, max_drop is {gate.max_drop:g}"
-    worst = max(gate.groups, key=lambda group: group.drop)
-    return (
-        f"int8 loses {worst.drop:.4f} Dice on {worst.name} ({worst.images} images), "
-        f"max_group_drop is {gate.max_group_drop:g}"
-    )
+    if gate.not_finite:
+        return f"NaN or infinity on {gate.not_finite} of {gate.images} validation images"
+    if gate.max_group_drop is not None and _decided_by_group(gate):
+        worst = max(gate.groups, key=lambda group: group.interval[_END[gate.verdict]])
+        what, limit = (
+            f"{worst.name} ({worst.images} images)",
+            f"max_group_drop {gate.max_group_drop:g}",
+        )
+        lost, (low, high) = worst.drop, worst.interval
+    else:
+        what, limit = "validation", f"max_drop {gate.max_drop:g}"
+        lost, (low, high) = gate.drop, gate.interval
+    text = f"int8 loses {lost:.4f} Dice on {what}, 95 % interval {low:.4f} to {high:.4f}"
+    if gate.verdict == "undecided":
+        return f"undecided: {text}, too wide for {limit}"
+    return f"{text}, above {limit}"
+
+
+# which end of an interval decides
+_END = {"failed": 0, "undecided": 1}
+
+
+def _decided_by_group(gate: Gate) -> bool:
+    """Whether the mean alone would have had a better verdict."""
+    return gate.interval[_END[gate.verdict]] <= gate.max_drop

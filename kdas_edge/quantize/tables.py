@@ -11,7 +11,6 @@ def attempts(summary: dict[str, Any]) -> Table:
     """Everything that was tried, the one that is delivered marked."""
     rows: list[list[object]] = []
     for row in summary["attempts"]:
-        verdict = "passes" if row["passed"] else "fails"
         rows.append(
             [
                 row["label"],
@@ -19,7 +18,7 @@ def attempts(summary: dict[str, Any]) -> Table:
                 f"{row['drop']:.4f}",
                 f"{row['agreement']:.4f}",
                 f"{row['seconds']:.0f}",
-                f"{verdict}, kept" if row["kept"] else verdict,
+                f"{row['verdict']}, kept" if row["kept"] else row["verdict"],
             ]
         )
     return (
@@ -72,7 +71,7 @@ def verdict(summary: dict[str, Any]) -> Table:
     for phase, label in labels.items():
         dice = gate[f"{phase}_dice"]
         if dice is not None:
-            said = "kept" if gate["passed"] else "kept, gate failed"
+            said = "kept" if gate["passed"] else f"kept, gate {gate['verdict']}"
             lost = f"{gate['float_dice'] - dice:.4f}"
             rows.append([label, f"{dice:.4f}", lost, said if gate["kept"] == phase else ""])
     return (
@@ -128,7 +127,7 @@ def sentence(summary: dict[str, Any]) -> str:
     low, high = gate["interval"]
     text = (
         f"{gate['drop']:.4f} Dice lost on {gate['images']} images "
-        f"(95 % interval {low:.4f} to {high:.4f}); allowed {gate['max_drop']:g}"
+        f"(95 % interval {low:.4f} to {high:.4f}); allowed {gate['max_drop']:g}: {gate['verdict']}"
     )
     mixed = summary["mixed"]
     if gate["kept"] == "mixed" and mixed is not None:

@@ -1,11 +1,17 @@
 """The verdict on a quantised network."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from kdas_edge.quantize.evaluation import Evaluation
+from kdas_edge.data.dataset import load_training_data
+from kdas_edge.models.zoo import build
+from kdas_edge.quantize.evaluation import Evaluation, evaluate, polyp_fractions
 from kdas_edge.quantize.gate import Gate, Phase, judge, paired_interval
+from kdas_edge.recipe import DataRecipe, ModelRecipe
 
 FLOAT = np.array([0.9, 0.8, 0.7, 1.0])
 # one small, one medium, one large polyp, one frame without
@@ -60,7 +66,44 @@ def test_a_difference_that_may_be_luck_is_decided_by_whose_masks_stayed_the_same
 
 
 def test_too_large_a_loss_fails() -> None:
-    assert not verdict(FLOAT - 0.021).passed
+    assert verdict(FLOAT - 0.021).verdict == "failed"
+
+
+def test_the_interval_decides_and_too_few_images_leave_it_undecided() -> None:
+    lost = np.array([0.0, 0.0, 0.0, 0.04])
+    low, high = verdict(FLOAT - lost).interval
+    assert low < 0.01 < high
+    assert verdict(FLOAT - lost, max_drop=high).verdict == "passed"
+    undecided = verdict(FLOAT - lost, max_drop=high - 1e-6)
+    assert undecided.verdict == "undecided" and not undecided.passed
+    # the estimate is above the allowance, and yet nothing is decided
+    assert verdict(FLOAT - lost, max_drop=0.009).verdict == "undecided"
+    assert verdict(FLOAT - lost - 0.01, max_drop=low + 0.009).verdict == "failed"
+
+
+@pytest.mark.parametrize("broken", ["reference", "candidate", "score"])
+def test_nan_or_infinity_fails_whatever_the_means_say(broken: str) -> None:
+    finite = np.array([True, True, False, True])
+    perfect, masks = np.ones(4), np.ones((4, 2, 2), bool)
+    reference = Evaluation(perfect, masks, finite if broken == "reference" else np.True_)
+    score = np.where(finite, 1.0, np.nan) if broken == "score" else perfect
+    candidate = Evaluation(score, masks, finite if broken == "candidate" else np.True_)
+    gate = judge(reference, {"ptq": candidate}, FRACTIONS, 1.0)
+    assert gate.verdict == "failed" and gate.not_finite == 1
+    assert np.isfinite(gate.as_json()["drop"])
+
+
+def test_a_network_full_of_nan_is_not_a_network_without_a_loss(scenes: Path) -> None:
+    network = build(ModelRecipe(backbone="mobilenetv2_100", width=16), 64)
+    data = load_training_data(DataRecipe(root=str(scenes), size=64, validation=0.25), 64).validation
+    reference = evaluate(network, data)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(float("nan"))
+    found = evaluate(network, data)
+    assert reference.finite.all() and not found.finite.any() and found.mean == 0
+    gate = judge(reference, {"ptq": found}, polyp_fractions(data), 1.0)
+    assert gate.verdict == "failed" and gate.not_finite == len(data.images)
 
 
 def test_a_gain_passes_a_gate_of_zero() -> None:
@@ -85,7 +128,8 @@ def test_the_interval_is_that_of_the_normal_approximation_for_many_images() -> N
 
 def test_the_numbers_can_be_written_as_json() -> None:
     values = verdict(FLOAT).as_json()
-    assert values["passed"] is True and values["images"] == 4 and values["qat_dice"] is None
+    assert values["passed"] is True and values["verdict"] == "passed"
+    assert values["images"] == 4 and values["qat_dice"] is None
 
 
 def test_groups_are_those_computed_by_hand() -> None:
@@ -118,7 +162,7 @@ def test_a_group_without_an_image_is_left_out() -> None:
 
 def test_a_lost_small_polyp_is_warned_of_although_the_mean_passes() -> None:
     gate = verdict(FLOAT - [0.06, 0.0, 0.0, 0.0], max_drop=0.02)
-    assert gate.passed
+    assert gate.drop < gate.max_drop
     [line] = gate.warnings()
     assert "small" in line and "0.0600" in line and "1 images" in line
     assert verdict(FLOAT - 0.015).warnings() == []
@@ -126,9 +170,9 @@ def test_a_lost_small_polyp_is_warned_of_although_the_mean_passes() -> None:
 
 def test_a_group_can_fail_the_gate_when_asked() -> None:
     lost = FLOAT - [0.06, 0.0, 0.0, 0.0]
-    gate = verdict(lost, max_group_drop=0.05)
-    assert not gate.passed and gate.failed_groups == ["small"]
-    assert verdict(lost, max_group_drop=0.07).passed
+    gate = verdict(lost, max_drop=0.06, max_group_drop=0.05)
+    assert gate.verdict == "failed" and gate.failed_groups == ["small"]
+    assert verdict(lost, max_drop=0.06, max_group_drop=0.07).passed
     # then one that passes is kept, even if its mean is lower
     even = verdict(lost, FLOAT - 0.018, max_group_drop=0.05)
     assert even.kept == "qat" and even.passed

@@ -11,7 +11,7 @@ from kdas_edge.recipe import PtqRecipe
 
 def attempt(dice: float, ranges: Ranges = "tensor", agreement: float = 0.9) -> Attempt:
     label = f"{dice} {ranges} {agreement}"
-    return Attempt("ptq", label, dice, 0.9 - dice, agreement, 1.0, True, ranges)
+    return Attempt("ptq", label, dice, 0.9 - dice, agreement, 1.0, "passed", ranges)
 
 
 def test_a_convolutional_network_gets_at_most_ten_settings_all_different(
@@ -59,7 +59,7 @@ def test_what_no_one_can_tell_apart_is_decided_by_agreement_with_the_float_stude
 
 def test_one_that_passes_the_gate_comes_before_one_that_agrees_more() -> None:
     rows = [attempt(0.881, agreement=0.95), attempt(0.88, agreement=0.97)]
-    rows[1].passed = False
+    rows[1].verdict = "failed"
     assert choose(rows) is choose(rows[::-1]) is rows[0]
 
 
