@@ -1,4 +1,4 @@
-"""Everything that was tried on the way to int8, as one table on disk."""
+"""`attempts.json`: every quantised network that was tried, with its validation Dice."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a network does on the validation split, in the terms by which attempts are compared."""
+"""Dice and masks of a network on the validation split."""
 
 from dataclasses import dataclass, field
 
@@ -47,7 +47,7 @@ class Evaluation:
     def agreement(self, other: "Evaluation") -> float:
         """Mean Dice of the two networks' masks with each other, 0…1; 1 where both are empty.
 
-        It needs no ground truth and feels small changes that happen to cost no Dice.
+        It needs no ground truth and shows small changes that happen to cost no Dice.
         """
         overlap = (self.masks & other.masks).sum(axis=(1, 2))
         both = self.masks.sum(axis=(1, 2)) + other.masks.sum(axis=(1, 2))

@@ -154,8 +154,8 @@ def judge(
     One with a better verdict comes first. Between two with the same, the higher Dice counts where
     the 95 % interval of their paired difference excludes 0; elsewhere the one whose masks agree
     more with the float student's is kept, and post-training quantisation where they agree as much:
-    a few hundred validation images cannot tell a gain of a thousandth from luck, but every pixel
-    tells which network still is the one that was trained.
+    a few hundred validation images cannot distinguish a gain of a thousandth from chance, but
+    every pixel shows how far a network is from the trained one.
 
     Args:
         reference: the float student.
@@ -187,7 +187,7 @@ def decide(interval: tuple[float, float], limit: float) -> Verdict:
 
 
 def _is_better(one: Evaluation, other: Evaluation, reference: Evaluation, seed: int) -> bool:
-    """By Dice where that is no luck, else by agreement with the float student; see `judge`."""
+    """By Dice where the difference is significant, else by agreement with the float student."""
     low, high = paired_interval(one.dice - other.dice, seed)
     if low > 0 or high < 0:
         return low > 0

@@ -1,4 +1,4 @@
-"""What a quantisation works on: the student, the data, and the run that keeps every attempt."""
+"""The state that the phases of a quantisation share: student, data, run, attempts."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Job:
         recipe: resolved.
         run: where everything is written.
         student: float, on the device on which the work is done.
-        data: its validation split judges.
+        data: the gate uses its validation split.
         frames: for the ranges.
         reference: the float student on the validation split.
         attempts: all that was tried so far.

@@ -1,4 +1,4 @@
-"""The layers of a network as a person names them, found in NNCF's graph of operations.
+"""Layers of a network by their module names, found in NNCF's graph of operations.
 
 NNCF names operations by the call: `backbone/0/conv_dw/conv2d/1` is the second call of a `conv_dw`
 below some module `0`, whichever block that is. A weighted operation is therefore named by the

@@ -147,7 +147,8 @@ def fewest(total: int, passes: Callable[[int], bool]) -> int | None:
 
     Args:
         total: the largest count.
-        passes: judges a count; called at most about 2·log₂(total) times, never twice for one.
+        passes: whether a count of layers is enough; called at most about 2·log₂(total) times,
+            never twice for one.
 
     Returns:
         The count, or None if the doubling reached `total` and it did not pass.

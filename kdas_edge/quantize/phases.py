@@ -191,7 +191,7 @@ def mixed_precision(job: Job, base: Phase) -> tuple[Evaluation | None, Ranking]:
     """Return the fewest layers to float with which the gate is passed.
 
     The layers are ranked on a subset of the validation split; then the first 1, 2, 4, … of the
-    ranking are tried, and bisected, each judged on the whole split.
+    ranking are tried, and bisected, each evaluated on the whole split.
 
     Args:
         job: the quantisation.

@@ -1,4 +1,4 @@
-"""From a float run to a quantised run: what `kdas-edge quantize` does.
+"""Quantisation of a float run, as `kdas-edge quantize` does it.
 
 runs/<name>/ has, besides what every run has (kdas_edge.run):
   attempts.json                  everything that was tried, with its Dice
@@ -60,7 +60,7 @@ def run_quantization(
     overwrite: bool = False,
     stopwatch: Stopwatch | None = None,
 ) -> dict[str, Any]:
-    """Quantise a float student, fine-tune it if the recipe has a schedule, and judge it.
+    """Quantise a float student, fine-tune it if the recipe has a schedule, and apply the gate.
 
     If that does not pass the gate, layers return to float until it does (`recipe.mixed`).
 
@@ -69,7 +69,7 @@ def run_quantization(
         out: the folder of runs; the run is `out/<recipe.name>`.
         resume: go on with a stopped run; what it has done is not repeated.
         overwrite: replace an existing run.
-        stopwatch: tells what layers in float cost in time; None leaves that open.
+        stopwatch: measures what layers in float cost in time; None: not measured.
 
     Returns:
         A summary: run, gate (see `Gate`), attempts (see `Attempt`), warnings, mixed, calibration,

@@ -11,7 +11,7 @@ from kdas_edge.quantize.attempts import Ranges
 from kdas_edge.quantize.layers import ignored_operations
 from kdas_edge.quantize.qat import name_quantizers_once
 from kdas_edge.quantize.toolkit import check_compiler, import_nncf, quiet
-from kdas_edge.quantize.weight_scales import settle_weights
+from kdas_edge.quantize.weight_scales import set_safe_scales
 from kdas_edge.recipe import PtqRecipe
 
 # SmoothQuant moves range from activations to weights; NNCF's word for off is -1.
@@ -73,7 +73,7 @@ def post_training_quantize(
         )
     quantized = name_quantizers_once(quantized.eval())
     if recipe.overflow_fix != "disable":
-        settle_weights(quantized, samples[0].to(device), recipe.overflow_fix == "enable")
+        set_safe_scales(quantized, samples[0].to(device), recipe.overflow_fix == "enable")
     return quantized
 
 
@@ -90,7 +90,7 @@ def _advanced(nncf: Any, recipe: PtqRecipe, ranges: Ranges) -> Any:
         weights_quantization_params=QuantizationParameters(
             per_channel=None if recipe.weights_per_channel else False
         ),
-        # the other correction that NNCF knows does not exist for torch
+        # NNCF has no other bias correction for torch
         disable_bias_correction=not recipe.fast_bias_correction,
         smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(
             convolution=_OFF, matmul=_OFF if recipe.smooth_quant is None else recipe.smooth_quant

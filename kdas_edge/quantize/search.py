@@ -1,4 +1,4 @@
-"""Which settings of post-training quantisation are tried, and which of them is kept."""
+"""The search over settings of post-training quantisation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -89,9 +89,9 @@ def describe(setting: PtqRecipe) -> str:
 def choose(attempts: Sequence[Attempt]) -> Attempt:
     """The best of some attempts of post-training quantisation.
 
-    The higher Dice wins, but what is above the float student's Dice is the luck of rounding and
-    counts as no loss, and less than `SAME_DICE` between two is luck as well: there one that passes
-    the gate comes first, then the one whose masks agree more with the float student's. The best
+    The higher Dice wins. Dice above the float student's is rounding noise and counts as no loss;
+    less than `SAME_DICE` between two is noise as well: there one that passes the gate comes first,
+    then the one whose masks agree more with the float student's. The best
     with one range per tensor is taken even if the best with one per channel has up to
     `PER_TENSOR_MAY_COST` more.
     """

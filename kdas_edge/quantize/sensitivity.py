@@ -1,4 +1,4 @@
-"""Which layers int8 hurts: each one quantised alone, and each one left out of a quantised network.
+"""Sensitivity of layers to int8: each quantised alone, and each left out of a quantised network.
 
 Alone, a layer shows its own error on clean inputs. Left out, it shows what its return to float
 would gain with the errors of all others present, which may cancel or amplify its own. The rank is

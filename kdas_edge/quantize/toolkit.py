@@ -1,4 +1,4 @@
-"""NNCF, imported quietly: no telemetry, no banners, and its C++ extension prepared for."""
+"""Import of NNCF without banners, and the check of the compiler that it needs."""
 
 import contextlib
 import logging
@@ -20,13 +20,11 @@ _SAID: set[str] = set()
 
 
 def import_nncf() -> ModuleType:
-    """Import NNCF with telemetry off and its messages reduced to errors.
+    """Import NNCF with its messages reduced to errors.
 
     Raises:
         UserError: NNCF is not installed.
     """
-    # NNCF sends usage events unless it believes it runs in its own tests
-    os.environ.setdefault("NNCF_CI", "1")
     os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", _COMPILE_SECONDS)
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -41,7 +39,7 @@ def import_nncf() -> ModuleType:
 
 
 def check_compiler(cuda: bool) -> None:
-    """Say what NNCF's compiled quantisers lack on this machine, before any long work.
+    """Check for what NNCF compiles its quantisers with, before any long work.
 
     On a CPU NNCF falls back to slower torch operations; on a GPU it cannot.
 

@@ -1,9 +1,9 @@
-"""The grid of int8 weights: none halfway between two levels, none that saturates 16 bits.
+"""Saturation-safe scales of int8 weights, none of which lies halfway between two levels.
 
 Without VNNI a processor adds two products of an 8-bit activation (0…255) and an 8-bit weight in 16
 bits. Weights within ±64 of the 255 levels cannot saturate there (2 · 255 · 64 < 2¹⁵), which is what
 NNCF's overflow fix is for. It leaves three things undone, the first two of which make runtimes
-disagree with the network that was judged:
+disagree with the network that was evaluated:
 
 - It doubles the scale, which puts the largest weight of *every* output channel at level 63.5, to
   the last bit halfway between two levels. torch rounds it to 64; OpenVINO's and ONNX's constants,
@@ -13,9 +13,8 @@ disagree with the network that was judged:
   They stay at level 127, and on AVX2 the pooled map was a third off.
 - It halves the levels of every weight, where only two neighbours together have to stay low.
 
-`settle_weights` mends all of it where the quantisers are made, and `rounded_weights` lets an
-exporter see weights that are already rounded, so that no formula of its own decides about a near
-tie.
+`set_safe_scales` corrects all three where the quantisers are made. `rounded_weights`
+gives an exporter weights that are already rounded, so that its own formula decides no near tie.
 """
 
 import contextlib
@@ -73,14 +72,14 @@ class _Constant:
         return magnitude.amax(dim=shared, keepdim=True)
 
 
-def settle_weights(quantized: nn.Module, sample: Tensor, every: bool) -> None:
-    """Give the weights scales that cannot saturate, and that leave no largest weight on a tie.
+def set_safe_scales(quantized: nn.Module, sample: Tensor, every: bool) -> None:
+    """Set weight scales that cannot saturate, and that put no largest weight on a tie.
 
     The largest weight of a channel falls on level 64, exactly. In a 1×1 convolution or a linear
     layer it may lie higher: there two neighbouring input channels are added, and it is enough that
     no two neighbours of one sign exceed level 127 together (255 · 128 < 2¹⁵, rounding included).
-    Depthwise convolutions are left alone: their kernels add up in 32 bits, and NNCF gives them all
-    255 levels.
+    Depthwise convolutions keep theirs: the kernels add up in 32 bits, and NNCF gives them all 255
+    levels.
 
     Args:
         quantized: from NNCF, in eval mode; its scales are changed in place.
@@ -93,10 +92,10 @@ def settle_weights(quantized: nn.Module, sample: Tensor, every: bool) -> None:
         wrong = (level - _LEVELS / 2).abs() < 0.5
         if every and not constant.depthwise:
             wrong |= level > _SAFE
-        settled = constant.largest_pair() if constant.pointwise else largest * (_LEVELS / _SAFE)
+        safe = constant.largest_pair() if constant.pointwise else largest * (_LEVELS / _SAFE)
         with torch.no_grad():
             # NNCF gives a channel of next to nothing a scale beyond its weights, which stays
-            constant.scale.copy_(torch.where(wrong, settled, constant.scale))
+            constant.scale.copy_(torch.where(wrong, safe, constant.scale))
 
 
 @contextlib.contextmanager

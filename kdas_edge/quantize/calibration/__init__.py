@@ -1,1 +1,1 @@
-"""Calibration sets: which frames set the ranges of the quantisers, and on what evidence."""
+"""Calibration sets: the frames that set the ranges of the quantisers."""

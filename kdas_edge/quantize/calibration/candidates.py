@@ -1,4 +1,4 @@
-"""The frames that could calibrate: read once, measured, and screened against held-out images."""
+"""Candidate frames for calibration: read once, measured, screened against held-out images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

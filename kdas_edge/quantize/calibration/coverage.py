@@ -1,4 +1,4 @@
-"""How far a choice of frames reaches, beside a random choice of the same size."""
+"""Coverage of the candidates by the chosen frames, beside a random choice of the same size."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The frames that the quantiser sees in a run: chosen to cover, never held-out ones."""
+"""The calibration frames of a run: chosen for coverage, never held-out ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,7 +69,7 @@ def calibration_set(
 
     Frames that show a test image of the data root, or nearly so, are left out of training images
     and refused anywhere else. Frames that show an image of the run's validation split are left
-    out: the gate is judged there.
+    out: the gate uses them.
 
     Args:
         data: the training split, and the validation split and root that must stay unseen.

@@ -1,4 +1,4 @@
-"""Making a calibration set from training images, folders and videos: what `calibrate` does.
+"""Calibration sets from training images, folders and videos, as `calibrate` makes them.
 
 DIR/ has
   manifest.json   which frames, why these, their hashes and features, what was left out
@@ -43,7 +43,7 @@ COUNT = 300
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asks for.
+    """Options of a calibration set.
 
     Attributes:
         sources: folders of images, data roots in the PraNet layout, video files.

@@ -1,4 +1,4 @@
-"""The manifest of a calibration set: which frames, why these, and how to know them again."""
+"""The manifest of a calibration set: its frames, how they were chosen, their hashes."""
 
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""One picture of a calibration set, for a person to look at."""
+"""Contact sheet of a calibration set."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Polyp sizes of frames that nobody has marked: a float network says."""
+"""Polyp sizes of frames without masks, predicted by a float network."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from kdas_edge.quantize.calibration.candidates import PredictShare
 
 
 def predict_share(run: Path) -> PredictShare:
-    """Return a function that lets a float network find the polyps of a frame.
+    """Return a function that predicts the polyps of a frame with a float network.
 
     Args:
         run: a run or checkpoint; polyp is where σ(z₁ + z₂) is above 0.5.

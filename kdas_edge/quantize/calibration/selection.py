@@ -1,4 +1,4 @@
-"""Choosing the frames that stand for all others: k-center, stratified, or at random.
+"""Choice of representative frames: k-center, stratified, or at random.
 
 k-center greedy (Gonzalez 1985) takes, again and again, the frame that is furthest from all that
 were taken: the largest distance from any candidate to its nearest chosen frame is then at most

@@ -1,4 +1,4 @@
-"""Writing the chosen frames of a calibration set: copies, records, and a picture of them all."""
+"""Writes a calibration set: copies of the frames, their records, a contact sheet."""
 
 import hashlib
 import shutil
