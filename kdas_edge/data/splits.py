@@ -317,7 +317,16 @@ def _split(
     content = {"train": train, "validation": validation, "hashes": hashes}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     digest = hashlib.sha256(canonical.encode(errors="surrogateescape")).hexdigest()
-    return Split(train, validation, digest, hashes, lineage, inherited, seen, prints or {})
+    return Split(
+        train,
+        validation,
+        digest,
+        hashes,
+        lineage=lineage,
+        inherited=inherited,
+        seen=seen,
+        prints=prints or {},
+    )
 
 
 def _hash_pairs(pairs: list[Pair], workers: int) -> dict[str, str]:
