@@ -7,6 +7,7 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
+from kdas_edge.models import strided_depthwise
 from kdas_edge.models.strided_depthwise import (
     StridedDepthwise,
     StridedDepthwiseSame,
@@ -24,6 +25,12 @@ LAYERS = [
 ]
 
 
+@pytest.fixture
+def fast_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form of bfloat16 in float64, where equality can be seen."""
+    monkeypatch.setattr(strided_depthwise, "_has_slow_backward", lambda layer, x: layer.training)
+
+
 def gradients(network: nn.Module, x: Tensor) -> list[Tensor]:
     x = x.clone().requires_grad_()
     out = network(x)
@@ -33,6 +40,7 @@ def gradients(network: nn.Module, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("make", LAYERS)
 @pytest.mark.parametrize("side", [16, 17, 23])
+@pytest.mark.usefixtures("fast_form")
 def test_result_and_gradients_are_those_of_the_layer_in_float64(make, side: int) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(make()).double()
@@ -54,6 +62,18 @@ def test_without_training_the_layer_is_computed_as_it_is(make) -> None:
     assert list(fast.state_dict()) == list(plain.state_dict())
 
 
+def test_the_fast_form_is_that_of_training_in_bfloat16_on_a_cpu() -> None:
+    layer = with_fast_strided_depthwise(nn.Sequential(LAYERS[0]()))[0]
+    x = torch.randn(1, 6, 8, 8)
+    chosen = strided_depthwise._has_slow_backward
+    assert not chosen(layer, x) and chosen(layer, x.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert chosen(layer, x) and layer(x).shape == (1, 6, 4, 4)
+        with torch.no_grad():
+            assert not chosen(layer, x)
+        assert not chosen(layer.eval(), x)
+
+
 def test_other_convolutions_are_left_alone() -> None:
     others = nn.Sequential(
         nn.Conv2d(6, 6, 3, 1, 1, groups=6),
@@ -69,6 +89,7 @@ def test_other_convolutions_are_left_alone() -> None:
     ("backbone", "kind"),
     [("mobilenetv2_100", StridedDepthwise), ("tf_efficientnet_lite0", StridedDepthwiseSame)],
 )
+@pytest.mark.usefixtures("fast_form")
 def test_the_encoders_train_with_it_and_keep_their_outputs(
     backbone: str, kind: type[nn.Conv2d]
 ) -> None:
