@@ -23,6 +23,7 @@ from kdas_edge.data.duplicates import pixel_digest
 from kdas_edge.data.layout import ImageSet, Pair, list_images, read_mask, read_pair
 from kdas_edge.data.lineage import Lineage
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import image_size
 from kdas_edge.metrics import deploy, paper
 from kdas_edge.metrics.geometry import MaskGeometry
 
@@ -255,6 +256,7 @@ class _Tally:
 
 
 def _read_grey(path: Path) -> NDArray[np.uint8]:
+    image_size(path)  # refuses what is no image, several pictures, a huge one
     grey = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_GRAYSCALE)
     if grey is None:
         raise UserError(f"{path} cannot be read as an image; write the map again")

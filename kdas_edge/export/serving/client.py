@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
+# of other formats Pillow would start programs: Ghostscript for an EPS file under any name
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 _HEADER = "Inference-Header-Content-Length"
 _TYPES: dict[str, type] = {"FP32": np.float32, "UINT8": np.uint8}
 
@@ -104,7 +106,8 @@ def main() -> int:
         print(f"error: {url} is no http address", file=sys.stderr)
         return 2
     try:
-        frame = np.asarray(Image.open(arguments.frame).convert("RGB"))
+        with Image.open(arguments.frame, formats=_FORMATS) as image:
+            frame = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         manifest = json.loads(arguments.manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from video_files import moving_bars, write_coded
 
 from kdas_edge.data.frames import find_sources, read_video_frames, sample_video
 from kdas_edge.data.synthetic import scene
@@ -68,6 +69,26 @@ def test_colours_come_as_rgb(tmp_path: Path) -> None:
 def test_a_frame_beyond_the_end_is_an_error(video: Path) -> None:
     with pytest.raises(UserError, match="ends before frame 40"):
         list(read_video_frames(video, [3, 40]))
+
+
+def test_frames_that_cannot_be_decoded_are_not_seen_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = moving_bars(36)
+    path = write_coded(tmp_path / "a.m2v", frames, "mpeg2video", g="12")
+    whole, _ = sample_video(path, lambda image: image.copy(), stride=1)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 40] = bytes(range(100, 140))
+    path.write_bytes(content)
+    seen, _ = sample_video(path, lambda image: image.copy(), stride=1)
+    bad = {number for number, _ in whole} - {number for number, _ in seen}
+    assert 1 <= len(bad) <= 14  # up to the next key frame
+    assert f"{len(bad)} of 36 frames cannot be decoded" in capsys.readouterr().err
+    for number, image in seen:
+        np.testing.assert_array_equal(image, dict(whole)[number])
+    with pytest.raises(UserError, match=f"frame {min(bad)} cannot be decoded"):
+        list(read_video_frames(path, [0, min(bad)]))
 
 
 def test_a_file_that_is_no_video_is_named(tmp_path: Path) -> None:
