@@ -27,6 +27,12 @@ _FILLS_FRAME = 0.15
 _THIN = 0.02
 # what is kept around the bright part, as a share of the side: edges are darker than the middle
 _MARGIN = 0.003
+# share of an outline that lies on a circle, and within how many samples; octagons have less
+_ON_CIRCLE, _NEAR = 0.55, 0.7
+# of the radius: how far the circle may go beyond what is bright
+_BEYOND = 0.15
+# of the points of an outline, for the circle
+_EVERY = 2
 # samples by which a straight edge may deviate, and the share of a side over which it is judged
 _STRAIGHT = 1
 _NARROW = 0.04
@@ -42,9 +48,9 @@ _LETTERS = np.ones((3, 3), np.uint8)
 def find_field_of_view(frame: NDArray[np.uint8]) -> Roi | None:
     """Find the box around the endoscope's picture.
 
-    The brightest connected part is the picture. A part of it that lies on one side of the picture's
-    centre line and ends in a straight edge is a panel that touches it, and is cut off: octagons,
-    circles and rectangles reach the centre line on every side.
+    The largest connected part above the border's level is the picture. A part of it that lies on
+    one side of the picture's centre line and ends in a straight edge is a panel that touches it,
+    and is cut off: octagons, circles and rectangles reach the centre line on every side.
 
     Args:
         frame: (H, W, C) or (H, W) uint8; the order of the channels does not matter.
@@ -79,13 +85,71 @@ def find_field_of_view(frame: NDArray[np.uint8]) -> Roi | None:
     top, inside = top + int(used[0]), inside[used[0] : used[-1] + 1]
     upper, lower = _without_panels(inside)
     used = np.flatnonzero(inside[upper : lower + 1].any(axis=0))
-    x, end = left + first + int(used[0]), left + first + int(used[-1]) + 1
-    left, right = _side(x, end, width, width / samples[0])
-    top, bottom = _side(top + upper, top + lower + 1, height, height / samples[1])
+    # samples, the end not included
+    box = (
+        left + first + int(used[0]),
+        top + upper,
+        left + first + int(used[-1]) + 1,
+        top + lower + 1,
+    )
+    circle = _circle(picture[::_EVERY, 0].astype(np.float64), box, samples)
+    sides = []
+    for axis, length in enumerate((width, height)):
+        step = length / samples[axis]
+        # sample i is pixel i * step: the edge lies between a sample of the border and one inside
+        begin = (box[axis] - 1) * step + 1 - _MARGIN * length
+        end = box[axis + 2] * step + _MARGIN * length
+        if circle is not None:
+            reach = _BEYOND * circle[2]
+            begin = (max(circle[axis] - circle[2], box[axis] - reach) - 0.5) * step
+            end = (min(circle[axis] + circle[2], box[axis + 2] + reach) + 0.5) * step
+        sides.append((max(int(begin), 0), min(int(end + 0.5), length)))
+    (left, right), (top, bottom) = sides
     # an edge of its own is not a border
     if right - left > (1 - _THIN) * width and bottom - top > (1 - _THIN) * height:
         return Roi(0, 0, width, height)
     return Roi(left, top, right - left, bottom - top)
+
+
+def _circle(
+    outline: NDArray[np.float64], box: tuple[int, int, int, int], samples: tuple[int, int]
+) -> tuple[float, float, float] | None:
+    """The circle that the outline of the picture is a part of, or None if it has another shape.
+
+    A circle is found even where a part of its edge is as dark as the border.
+
+    Args:
+        outline: (N, 2) x and y, in samples.
+        box: left, top, right and bottom of the picture without panels; the rest does not count.
+        samples: of the frame; where the picture is cut by the frame is no part of the circle.
+
+    Returns:
+        x, y and radius in samples.
+    """
+    low = np.maximum(box[:2], 1)
+    high = np.minimum(box[2:], np.array(samples) - 1) - 1
+    points = outline[((outline >= low) & (outline <= high)).all(axis=1)]
+    used, total = points, len(points)
+    for _ in range(4):
+        if len(used) < max(12, _ON_CIRCLE * total):
+            return None
+        # least squares of x² + y² = 2 a x + 2 b y + c
+        matrix = np.column_stack([used, np.ones(len(used))])
+        squares = np.einsum("ij,ij->i", used, used)
+        try:
+            a, b, c = np.linalg.solve(matrix.T @ matrix, matrix.T @ squares)
+        except np.linalg.LinAlgError:  # all on one line
+            return None
+        radius = float(np.sqrt(max(c + (a * a + b * b) / 4, 0.0)))
+        distance = np.hypot(points[:, 0] - a / 2, points[:, 1] - b / 2) - radius
+        # what is dark lies within the circle: the points outside count more
+        near = np.abs(distance) < _NEAR
+        if near.all():
+            break
+        used = points[near] if near.sum() > _ON_CIRCLE * total else points[distance > -0.5]
+    if near.sum() < _ON_CIRCLE * total:
+        return None
+    return a / 2, b / 2, radius
 
 
 def _threshold(bright: NDArray[np.uint8]) -> float:
@@ -136,15 +200,6 @@ def _panel(begin: NDArray[np.intp], end: NDArray[np.intp], centre: float, count:
         return 0  # a shadow at the picture's edge is not straight
     ends = np.flatnonzero(outside[some:] & outside[some - 1 : -1])
     return some + int(ends[0]) if len(ends) else len(begin)
-
-
-def _side(first: int, last: int, length: int, step: float) -> tuple[int, int]:
-    """First and last pixel of the samples `first` to `last`, with a margin.
-
-    Sample i is pixel i * step: the edge lies between a sample of the border and one of the picture.
-    """
-    margin = _MARGIN * length
-    return max(int((first - 1) * step - margin) + 1, 0), min(int(last * step + margin), length)
 
 
 def _middle(values: NDArray[np.generic]) -> float:
