@@ -117,16 +117,16 @@ def quantize(
 
 
 def _print(summary: dict[str, Any]) -> None:
-    from kdas_edge.console import table
+    from kdas_edge.console import print_table
     from kdas_edge.quantize import tables
 
-    table(*tables.attempts(summary))
-    table(*tables.groups(summary))
-    table(*tables.verdict(summary))
+    print_table(tables.attempts(summary))
+    print_table(tables.groups(summary))
+    print_table(tables.verdict(summary))
     if summary["mixed"] is not None:
-        table(*tables.ranking(summary))
+        print_table(tables.ranking(summary))
         if summary["mixed"]["latency"] is not None:
-            table(*tables.latency(summary))
+            print_table(tables.latency(summary))
     print(tables.sentence(summary))
 
 

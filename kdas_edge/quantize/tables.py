@@ -1,124 +1,121 @@
-"""A quantisation's summary as tables for the screen: (title, columns, rows)."""
+"""A quantisation's summary as tables."""
 
+from collections.abc import Callable
 from typing import Any
 
-Table = tuple[str, list[str], list[list[object]]]
+from kdas_edge.table import Cell, Column, Table, build, count, number
 
 _RANKED = 10
+# a row of the summary, as its JSON holds it
+_Columns = list[tuple[Column, Callable[[dict[str, Any]], Cell]]]
 
 
 def attempts(summary: dict[str, Any]) -> Table:
     """Everything that was tried, the one that is delivered marked."""
-    rows: list[list[object]] = []
-    for row in summary["attempts"]:
-        rows.append(
-            [
-                row["label"],
-                f"{row['dice']:.4f}",
-                f"{row['drop']:.4f}",
-                f"{row['agreement']:.4f}",
-                f"{row['seconds']:.0f}",
-                f"{row['verdict']}, kept" if row["kept"] else row["verdict"],
-            ]
-        )
-    return (
+    columns: _Columns = [
+        (Column("setting"), lambda row: Cell(row["label"])),
+        (Column("Dice", True), lambda row: number(row["dice"], 4)),
+        (Column("lost", True), lambda row: number(row["drop"], 4)),
+        (Column("agreement", True, 1), lambda row: number(row["agreement"], 4)),
+        (Column("s", True, 2), lambda row: number(row["seconds"], 0)),
+        (
+            Column("gate"),
+            lambda row: Cell(f"{row['verdict']}, kept" if row["kept"] else row["verdict"]),
+        ),
+    ]
+    title = (
         "what was tried (Dice: deploy protocol, validation split; agreement: of its masks with "
-        "the float student's)",
-        ["setting", "Dice", "lost", "agreement", "s", "gate"],
-        rows,
+        "the float student's)"
     )
+    return build(title, columns, summary["attempts"])
 
 
 def groups(summary: dict[str, Any]) -> Table:
     """Dice by size of polyp, float and int8, and false alarms where there is no polyp."""
-    rows: list[list[object]] = []
-    for row in summary["gate"]["groups"]:
-        alarms = "" if row["float_alarms"] is None else f"{row['float_alarms']}"
-        alarms_int8 = "" if row["int8_alarms"] is None else f"{row['int8_alarms']}"
-        rows.append(
-            [
-                f"{row['name']} ({row['what']})",
-                row["images"],
-                f"{row['float_dice']:.4f}",
-                f"{row['int8_dice']:.4f}",
-                f"{row['drop']:.4f}",
-                "{:.4f} – {:.4f}".format(*row["interval"]),
-                alarms,
-                alarms_int8,
-            ]
-        )
-    return (
-        f"by size of polyp, {summary['gate']['kept']} against float",
-        [
-            "polyps",
-            "images",
-            "float Dice",
-            "int8 Dice",
-            "lost",
-            "95 % interval",
-            "false alarms, float",
-            "int8",
-        ],
-        rows,
-    )
+    columns: _Columns = [
+        (Column("polyps"), lambda row: Cell(f"{row['name']} ({row['what']})")),
+        (Column("images", True, 2), lambda row: count(row["images"])),
+        (Column("float Dice", True, 1), lambda row: number(row["float_dice"], 4)),
+        (Column("int8 Dice", True), lambda row: number(row["int8_dice"], 4)),
+        (Column("lost", True), lambda row: number(row["drop"], 4)),
+        (
+            Column("95 % interval", rank=1),
+            lambda row: Cell("{:.4f} – {:.4f}".format(*row["interval"])),
+        ),
+        (Column("false alarms, float", True, 1), lambda row: count(row["float_alarms"])),
+        (Column("int8", True, 1), lambda row: count(row["int8_alarms"])),
+    ]
+    title = f"by size of polyp, {summary['gate']['kept']} against float"
+    return build(title, columns, summary["gate"]["groups"])
 
 
 def verdict(summary: dict[str, Any]) -> Table:
     """The float student and the best of each phase."""
     gate = summary["gate"]
-    rows: list[list[object]] = [["float", f"{gate['float_dice']:.4f}", "", ""]]
     labels = {"ptq": "int8 PTQ", "qat": "int8 QAT", "mixed": "int8, some layers float"}
-    for phase, label in labels.items():
+    phases = ["float", *(phase for phase in labels if gate[f"{phase}_dice"] is not None)]
+    said = "kept" if gate["passed"] else f"kept, gate {gate['verdict']}"
+
+    def lost(phase: str) -> Cell:
         dice = gate[f"{phase}_dice"]
-        if dice is not None:
-            said = "kept" if gate["passed"] else f"kept, gate {gate['verdict']}"
-            lost = f"{gate['float_dice'] - dice:.4f}"
-            rows.append([label, f"{dice:.4f}", lost, said if gate["kept"] == phase else ""])
-    return (
-        f"{summary['run']} (Dice: deploy protocol, validation split)",
-        ["network", "Dice", "Dice lost", "verdict"],
-        rows,
-    )
+        return Cell("") if phase == "float" else number(gate["float_dice"] - dice, 4)
+
+    columns: list[tuple[Column, Callable[[str], Cell]]] = [
+        (Column("network"), lambda phase: Cell(labels.get(phase, phase))),
+        (Column("Dice", True), lambda phase: number(gate[f"{phase}_dice"], 4)),
+        (Column("Dice lost", True), lost),
+        (Column("verdict"), lambda phase: Cell(said if gate["kept"] == phase else "")),
+    ]
+    return build(f"{summary['run']} (Dice: deploy protocol, validation split)", columns, phases)
 
 
 def ranking(summary: dict[str, Any]) -> Table:
     """The layers that int8 hurts most, and which of them compute in float."""
     mixed = summary["mixed"]
     found = mixed["ranking"]
-    rows: list[list[object]] = [
-        [
-            effect["layer"],
-            f"{effect['share']:.3f}",
-            f"{effect['alone']:.2e}",
-            f"{effect['gain']:.2e}",
-            f"{effect['alone_dice']:.4f}",
-            f"{effect['gain_dice']:.4f}",
-            "float" if effect["layer"] in mixed["layers"] else "int8",
-        ]
-        for effect in found["effects"][:_RANKED]
+
+    def error(name: str) -> Callable[[dict[str, Any]], Cell]:
+        return lambda effect: Cell(f"{effect[name]:.2e}", effect[name])
+
+    columns: _Columns = [
+        (Column("layer"), lambda effect: Cell(effect["layer"])),
+        (Column("share", True, 2), lambda effect: number(effect["share"], 3)),
+        (Column("alone", True, 1), error("alone")),
+        (Column("won", True, 1), error("gain")),
+        (Column("Dice alone", True, 1), lambda effect: number(effect["alone_dice"], 4)),
+        (Column("Dice won", True, 1), lambda effect: number(effect["gain_dice"], 4)),
+        (
+            Column("tried best as"),
+            lambda effect: Cell("float" if effect["layer"] in mixed["layers"] else "int8"),
+        ),
     ]
-    return (
+    title = (
         f"layers that int8 hurts most, of {mixed['of']}: squared difference of the probability "
         f"map and Dice lost when quantised alone, and won when left out, on "
-        f"{len(found['images'])} validation images",
-        ["layer", "share", "alone", "won", "Dice alone", "Dice won", "tried best as"],
-        rows,
+        f"{len(found['images'])} validation images"
     )
+    return build(title, columns, found["effects"][:_RANKED])
 
 
 def latency(summary: dict[str, Any]) -> Table:
     """What the layers in float cost in time."""
     timed = summary["mixed"]["latency"]
-    rows: list[list[object]] = []
-    for name, row in timed["networks"].items():
-        ratio = row["speedup"]
-        interval = f"{ratio['low']:.2f} – {ratio['high']:.2f}"
-        rows.append([name, f"{row['p50']:.2f}", f"{ratio['value']:.2f}", interval])
-    return (
-        f"{timed['target']}, batch 1, measured in turns",
-        ["network", "ms (p50)", f"× {timed['reference']}", "95 % interval"],
-        rows,
-    )
+    networks = timed["networks"]
+
+    def ratio(name: str) -> dict[str, float]:
+        found: dict[str, float] = networks[name]["speedup"]
+        return found
+
+    columns: list[tuple[Column, Callable[[str], Cell]]] = [
+        (Column("network"), Cell),
+        (Column("ms (p50)", True), lambda name: number(networks[name]["p50"])),
+        (Column(f"× {timed['reference']}", True), lambda name: number(ratio(name)["value"])),
+        (
+            Column("95 % interval", rank=1),
+            lambda name: Cell(f"{ratio(name)['low']:.2f} – {ratio(name)['high']:.2f}"),
+        ),
+    ]
+    return build(f"{timed['target']}, batch 1, measured in turns", columns, list(networks))
 
 
 def sentence(summary: dict[str, Any]) -> str:
