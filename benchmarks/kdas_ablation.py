@@ -93,13 +93,13 @@ CELLS = {
         "half of the loss on the teacher's map (ours)", {"variant": "soft_labels", **HALVES}, 3
     ),
     "soft_mask_once": Cell(
-        "soft_mask, the teacher asked once about each image and its mirror images",
+        "soft_labels, cached: the teacher run once on each image and its flips",
         {"variant": "soft_labels", **HALVES},
         3,
         {"cache_teacher": True, "teacher_tta": 4},
     ),
     "soft_mask_same_view": Cell(
-        "soft_mask, the teacher sees the student's 192 pixels instead of 256",
+        "soft_labels, the teacher sees the student's 192 pixels instead of 256",
         {"variant": "soft_labels", **HALVES},
         3,
         {"teacher_size": None},
@@ -109,7 +109,7 @@ CELLS = {
         "no teacher, but its decoder to begin with", {}, 3, {"model.init_decoder_from": "TEACHER"}
     ),
     "reused_decoder_soft_mask_once": Cell(
-        "both: its decoder to begin with, and its maps asked once",
+        "both: its decoder to begin with, and its cached maps",
         {"variant": "soft_labels", **HALVES},
         3,
         {"cache_teacher": True, "teacher_tta": 4, "model.init_decoder_from": "TEACHER"},
@@ -127,14 +127,14 @@ CELLS = {
     # few masks: what the teacher is worth that saw all of them
     "tenth": Cell("no teacher, masks of a tenth of the images", {}, 3, TENTH),
     "tenth_soft_mask": Cell(
-        "soft_mask, masks of a tenth of the images, the teacher asked once about all",
+        "soft_labels, masks of a tenth of the images, the teacher cached on all",
         {"variant": "soft_labels", **HALVES},
         3,
         {**TENTH, "cache_teacher": True, "teacher_tta": 4},
     ),
     # learning from frames without masks, at the cost of the rows above
     "soft_mask_unlabelled": Cell(
-        "soft_mask, some of the images are frames without masks",
+        "soft_labels, some of the images are frames without masks",
         {"variant": "soft_labels", **HALVES},
         3,
         {"data.unlabelled": "FRAMES", "data.epoch_images": 1305},
@@ -223,7 +223,7 @@ TWINS = (
     ("tenth_soft_mask", "tenth"),  # a teacher where masks are few
     ("reused_decoder_inputs", "reused_decoder"),
     ("reused_decoder_soft_mask_once", "reused_decoder"),  # maps, once the decoder is there
-    ("soft_mask_once", "soft_mask"),  # a teacher asked once, at half of the cost
+    ("soft_mask_once", "soft_mask"),  # a cached teacher, at half of the cost
     ("encoder_lite0_stride_4", "encoder_lite0"),  # the finer map, again
     # Table 4, against its temperature 2
     *((f"temperature_{value}", "attention_kd_sgm") for value in (1, 4, 6, 8)),
@@ -332,13 +332,13 @@ def recipe_of(name: str, seed: int, arguments: argparse.Namespace) -> TrainRecip
         values.append(f"model.pretrained={encoder}")
     if arguments.unlabelled is not None and "data.unlabelled" in cell.other:
         values.append(f"data.unlabelled={arguments.unlabelled}")
-    asks = {
+    needs = {
         "model.init_decoder_from": "model.init_decoder_from" in cell.other,
         "teacher": "variant" in cell.loss,
     }
-    if any(asks.values()) and arguments.teacher is None:
+    if any(needs.values()) and arguments.teacher is None:
         raise UserError(f"{name} needs --teacher; or leave it out with --only")
-    values += [f"{key}={arguments.teacher}" for key, asked in asks.items() if asked]
+    values += [f"{key}={arguments.teacher}" for key, needed in needs.items() if needed]
     return load_recipe(TrainRecipe, SETTING, values)
 
 
@@ -380,14 +380,14 @@ def public(recipe: TrainRecipe) -> dict[str, Any]:
     return values
 
 
-def asks_teacher(recipe: TrainRecipe) -> bool:
+def uses_teacher(recipe: TrainRecipe) -> bool:
     return recipe.teacher is not None or recipe.model.init_decoder_from is not None
 
 
 def fingerprint(recipe: TrainRecipe, teacher: Path | None) -> str:
     """What must agree for two rows to stand in one table: the recipe and the teacher's weights."""
-    asked = teacher if asks_teacher(recipe) else None
-    known = {"recipe": public(recipe), "teacher": sha256(asked) if asked is not None else None}
+    used = teacher if uses_teacher(recipe) else None
+    known = {"recipe": public(recipe), "teacher": sha256(used) if used is not None else None}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

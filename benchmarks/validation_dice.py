@@ -69,7 +69,7 @@ def main() -> None:
     scores: dict[str, dict[str, NDArray[np.float64]]] = {label: {} for label in candidates}
     for corruption, strength in conditions:
         condition = f"{corruption} {strength}" if strength else "as they are"
-        # once for all networks of a size: spoiling costs as much as asking a network
+        # once for all networks of a size: corrupting costs as much as running a network
         images = {
             size: spoilt(found.validation, corruption, strength) for size, found in data.items()
         }

@@ -51,7 +51,7 @@ class ResidentSet:
         labelled: (N,) bool; false for frames that have no ground truth.
         names: N stems.
         teacher: (N, 1, S, S) uint8, the teacher's probability of a polyp by 255; None where the
-            teacher is asked in each step, or not at all.
+            teacher runs in each step, or not at all.
         mapped: folder of the files that `images` and `masks` are mapped from; None in memory.
     """
 

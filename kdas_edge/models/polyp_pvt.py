@@ -196,7 +196,7 @@ class SimilarityAggregation(nn.Module):
         return x + self.extend(returned)
 
     def _anchors(self, x: Tensor) -> Tensor:
-        # A traced graph has the one size it is made for; asking would only make a warning.
+        # A traced graph has the one size it is made for; a check would only make a warning.
         if torch.jit.is_tracing() or x.shape[-2:] == (self.side, self.side):
             pooled = self.pool_rows @ x @ self.pool_columns  # (B, S, 4, 4)
         else:

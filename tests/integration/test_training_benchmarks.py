@@ -126,7 +126,7 @@ def test_the_throughput_of_distillation_is_compared_with_a_plain_loop(
     assert "plain loop" in done.stdout
 
 
-def test_the_mean_of_two_networks_is_that_of_their_weights_and_other_kinds_are_refused(
+def test_two_networks_are_averaged_by_weight_and_other_kinds_are_refused(
     tmp_path: Path,
 ) -> None:
     paths, states = [], []
@@ -175,7 +175,7 @@ def test_the_mean_of_two_networks_is_that_of_their_weights_and_other_kinds_are_r
     assert not (tmp_path / "other.safetensors").exists()
 
 
-def test_what_a_map_can_say_at_best_is_all_at_the_masks_own_size_and_less_the_coarser_it_is(
+def test_the_best_dice_of_a_map_is_1_at_the_masks_size_and_falls_with_coarseness(
     scenes: Path, tmp_path: Path
 ) -> None:
     done = run("map_resolution.py", "--data", scenes, "--json", tmp_path / "found.json")

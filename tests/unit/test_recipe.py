@@ -260,3 +260,12 @@ def test_a_recorded_recipe_of_the_first_release_is_read_under_its_new_names(old:
         assert dumped == value
     # what a run records today is read as it is
     assert load_recipe(TrainRecipe, found.model_dump(), [], recorded=True) == found
+
+
+RUNS = sorted((ROOT / "benchmarks" / "results" / "runs").glob("*/recipe.yaml"))
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
+def test_the_recipes_of_committed_runs_are_read_as_they_are(path: Path) -> None:
+    kind = QuantizeRecipe if "student:" in path.read_text() else TrainRecipe
+    assert load_recipe(kind, path, [], recorded=True).name
