@@ -96,8 +96,8 @@ class DataRecipe(_Section):
         None,
         ge=0,
         lt=1,
-        description="share of polyp-free samples in a batch, equally many of each centre; null: as "
-        "they come",
+        description="share of polyp-free samples in a batch, of every centre that has such; null: "
+        "as they come",
     )
     leave_centre_out: str | None = Field(
         None, description="centre that is not trained on but tested on at the end"

@@ -1,5 +1,6 @@
 """The order of an epoch when sources and polyp-free frames have stated shares of a batch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,8 +20,9 @@ class Origin:
         sources: name of an image to the number of its source; frames without masks have none.
         centres: name of an image to its centre.
         shares: number of a source to its share of the frames with a polyp, where it is stated.
-        polyp_free: share of polyp-free samples, equally many of each centre that has such; None
-            as they come.
+        polyp_free: share of polyp-free samples, of every centre that has such, by the square root
+            of their number: few frames are not repeated as often as many would be; None as they
+            come.
     """
 
     sources: Mapping[str, int] = field(default_factory=dict)
@@ -59,6 +61,7 @@ class Sampler:
                 key = ("source", str(sources.get(name, -1)))
             members.setdefault(key, []).append(index)
         free = [key for key in members if key[0] == "polyp-free"]
+        roots = sum(math.sqrt(len(members[key])) for key in free)
         kept = 1 - (polyp_free or 0.0) if free else 1.0
         open_ = {key: len(members[key]) for key in members if key[0] == "source"}
         stated = {key: shares[int(key[1])] for key in open_ if int(key[1]) in shares}
@@ -67,7 +70,7 @@ class Sampler:
         for key, own in members.items():
             self.strata.append(torch.tensor(own))
             if key in free:
-                self.weights.append((1 - kept) / len(free))
+                self.weights.append((1 - kept) * math.sqrt(len(own)) / roots)
             elif key in stated:
                 self.weights.append(kept * stated[key])
             else:

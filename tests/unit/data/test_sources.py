@@ -91,8 +91,8 @@ def test_a_batch_holds_the_stated_shares(hospitals: Path) -> None:
         )
         free = kinds["empty"] + kinds["healthy"]
         assert abs(free - 8) <= 1 and abs(kinds["second"] - 2) <= 1
-        if "f_empty" in data.train.names:  # two centres have polyp-free frames
-            assert abs(kinds["empty"] - kinds["healthy"]) <= 1
+        if "f_empty" in data.train.names:  # of both centres, by the roots of 1 and of 6
+            assert 1 <= kinds["empty"] < kinds["healthy"]
     # within a stratum each image comes once before any comes again
     names = [data.train.names[int(index)] for index in order]
     seen = Counter(name for name in names if "/" not in name and name != "f_empty")
