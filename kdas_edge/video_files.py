@@ -24,7 +24,7 @@ from av.video.frame import PictureType, VideoFrame
 from numpy.typing import NDArray
 
 from kdas_edge.errors import UserError
-from kdas_edge.image_files import check_regular, max_pixels
+from kdas_edge.image_files import MAX_PIXELS_VARIABLE, check_regular, max_pixels
 
 SUFFIXES = (
     ".mp4",
@@ -62,8 +62,6 @@ _MOST_THREADS = 4
 _LAST_B = ("mpeg1video", "mpeg2video", "mpeg4")
 # B pictures that wait for the one that they may be predicted from
 _MOST_HELD = 8
-# time stamps that no picture has are forgotten: a stream may last for weeks
-_MOST_DAMAGED = 1000
 # a network source that is silent for so long, in seconds, is taken for lost
 TIMEOUT = 5.0
 
@@ -132,7 +130,8 @@ class VideoDecoder:
         if codec.width * codec.height > limit:
             self.close()
             raise UserError(
-                f"{source} has {codec.width}×{codec.height} pixels, more than the limit of {limit}"
+                f"{_shown(source)} has {codec.width}×{codec.height} pixels, more than the limit of "
+                f"{limit}; {MAX_PIXELS_VARIABLE} raises it"
             )
         codec.options = {"max_pixels": str(limit)}
         codec.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
@@ -145,7 +144,7 @@ class VideoDecoder:
         self.failure: str | None = None
         self._first_pts: int | None = None
         self._tainted = False
-        # time stamps of packets that the container or the network has damaged
+        # time stamps of packets that were damaged on the way, or that the decoder refused
         self._damaged: set[int | None] = set()
         self._busy = 0.0
 
@@ -218,6 +217,7 @@ class VideoDecoder:
                     silent -= 1
                     # who joins a stream in its middle gets what cannot be decoded at first
                     if started or not self._network:
+                        self._damaged.add(packet.pts)
                         yield None
                 self._busy += time.perf_counter() - begun
                 silent += bool(packet.size) - len(frames)
@@ -233,15 +233,16 @@ class VideoDecoder:
             yield from [None] * silent
 
     def _is_good(self, frame: VideoFrame) -> bool:
-        if frame.is_corrupt or frame.pts in self._damaged:
-            self._damaged.discard(frame.pts)
+        passed = {
+            pts for pts in self._damaged if pts is None or frame.pts is None or pts <= frame.pts
+        }
+        self._damaged -= passed
+        if frame.is_corrupt or frame.pts in passed:
             last = frame.pict_type == PictureType.B and self._stream.codec_context.name in _LAST_B
             self._tainted |= not last
             return False
-        if frame.key_frame:
-            self._tainted = False
-            if len(self._damaged) > _MOST_DAMAGED:
-                self._damaged.clear()
+        # of a damaged packet that gave no picture the next ones may lack what they need
+        self._tainted = (self._tainted or bool(passed)) and not frame.key_frame
         return not self._tainted
 
     def _good(self, frame: VideoFrame) -> Picture:
@@ -311,12 +312,14 @@ class _Deinterlacer:
 
 
 def _unopened(source: Path | str, reason: str) -> UserError:
-    # an address may hold a password
     return UserError(
-        f"{source if isinstance(source, Path) else 'the address'} cannot be opened as a video "
-        f"({reason}): it is damaged, cut off before its index, or of a kind that FFmpeg lacks; "
-        "convert it, for example to H.264 in mp4"
+        f"{_shown(source)} cannot be opened as a video ({reason}): it is damaged, cut off "
+        "before its index, or of a kind that FFmpeg lacks; convert it, for example to H.264 in mp4"
     )
+
+
+def _shown(source: Path | str) -> str:
+    return str(source) if isinstance(source, Path) else "the address"  # it may hold a password
 
 
 def reason_of(error: Exception) -> str:

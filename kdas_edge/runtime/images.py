@@ -92,7 +92,15 @@ def find_images(source: Path) -> FoundImages:
         if not source.exists():
             raise UserError(f"{source} does not exist; name an image or a folder of images")
         return FoundImages([source], {source: source.stem}, [])
-    files = list_images(source)
+    try:
+        files = list_images(source)
+    except UserError:
+        folders = sorted(f"{path.name}/" for path in source.iterdir() if path.is_dir())
+        if not folders:
+            raise
+        raise UserError(
+            f"{source} holds no image itself; name one of its folders: {', '.join(folders[:8])}"
+        ) from None
     stems = Counter(path.stem for path in files)
     results = {path: path.stem if stems[path.stem] == 1 else path.name for path in files}
     others = set(source.iterdir()) - set(files)

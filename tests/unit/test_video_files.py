@@ -146,6 +146,7 @@ def test_pictures_of_hevc_that_the_decoder_leaves_out_are_counted(
     path = write_coded(tmp_path / "a.mp4", moving_bars(36), "libx265", g="12")
     with av.open(str(path)) as container:
         keys = [packet.pos for packet in container.demux() if packet.is_keyframe and packet.size]
+    whole = {picture.seconds: picture.bgr() for picture in decode(path)}
     content = bytearray(path.read_bytes())
     start = keys[1] or 0
     content[start + (part.start or 0) : start + part.stop] = b"\x7f" * (part.stop - part.start)
@@ -154,6 +155,9 @@ def test_pictures_of_hevc_that_the_decoder_leaves_out_are_counted(
     assert len(found) == 36
     # a group, and the pictures around it that are predicted from its key frame
     assert 1 <= sum(not picture.good for picture in found) <= 16
+    for picture in found:
+        if picture.good:
+            np.testing.assert_array_equal(picture.bgr(), whole[picture.seconds])
 
 
 def test_a_codec_without_a_decoder_is_no_video(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 from tiny_bundle import make_tiny_bundle, scene
 
+from kdas_edge.errors import UserError
 from kdas_edge.runtime.images import find_images, segment_files, stage_percentiles
 from kdas_edge.runtime.segmenter import Segmenter
 
@@ -86,3 +87,12 @@ def test_each_image_of_a_folder_has_a_picture_of_its_own(segmenter, tmp_path):
     (left,), (right,) = (row.boxes for row in rows)
     # the same polyp at the same place of the picture
     assert abs(right[0] - left[0] - 260) <= 2 and abs(right[1] - left[1]) <= 2
+
+
+def test_a_folder_of_folders_names_them(tmp_path):
+    for name in ("TestDataset", "TrainDataset"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="name one of its folders: TestDataset/, TrainDataset/"):
+        find_images(tmp_path)
+    with pytest.raises(UserError, match="holds no image"):
+        find_images(tmp_path / "TestDataset")
