@@ -2,9 +2,10 @@
 
 import socketserver
 import struct
-import threading
 import time
 from pathlib import Path
+
+from local_server import LocalServer
 
 _PACKETS = 7  # of 188 bytes, in one RTP packet
 _DESCRIPTION = (
@@ -13,7 +14,7 @@ _DESCRIPTION = (
 )
 
 
-class RtspServer:
+class RtspServer(LocalServer):
     """Gives out a transport stream once per connection, then breaks off.
 
     Attributes:
@@ -81,14 +82,7 @@ class RtspServer:
             daemon_threads = True
             allow_reuse_address = True
 
-        self._server = Server(("127.0.0.1", 0), Handler)
-        port = self._server.server_address[1]
+        server = Server(("127.0.0.1", 0), Handler)
+        port = server.server_address[1]
         self.url = f"rtsp://nurse:secret@127.0.0.1:{port}/room4"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def __enter__(self) -> "RtspServer":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.serve(server)

@@ -2,7 +2,6 @@
 
 import http.server
 import os
-import threading
 import time
 from collections.abc import Sequence
 from fractions import Fraction
@@ -11,6 +10,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from local_server import LocalServer
 from tiny_bundle import scene
 
 
@@ -86,7 +86,7 @@ def moving_bars(count: int, height: int = 96, width: int = 128, fields: bool = F
     return [np.repeat(one[..., None], 3, axis=2).round().astype(np.uint8) for one in pictures]
 
 
-class JpegServer:
+class JpegServer(LocalServer):
     """A network camera: motion JPEG over HTTP, breaking off after each of `portions` frames.
 
     Attributes:
@@ -130,14 +130,7 @@ class JpegServer:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/live.mjpg"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def __enter__(self) -> "JpegServer":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{server.server_port}/live.mjpg"
+        self.serve(server)

@@ -1,7 +1,8 @@
 """`kdas-edge export`: a run becomes a bundle, a bundle a server's model repository."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from kdas_edge.bundle.manifest import Precision, Preset
     from kdas_edge.export.export_report import ExportedFile
     from kdas_edge.export.serving.repository import Layout
+
+_Word = TypeVar("_Word", bound=str)
 
 
 def export(
@@ -122,10 +125,11 @@ def export(
       kdas-edge export runs/student --out bundles/student --preset core,camera,holoscan
       kdas-edge export bundles/student --out models --layout ovms
     """
+    from kdas_edge.bundle.manifest import PRECISIONS, PRESETS
     from kdas_edge.export.serving.repository import is_bundle
 
-    presets = _presets(preset) if preset is not None else None
-    precisions = _precisions(precision) if precision is not None else None
+    presets = _chosen(preset, PRESETS, "--preset") if preset is not None else None
+    precisions = _chosen(precision, PRECISIONS, "--precision") if precision is not None else None
     served = _layout(layout) if layout is not None else None
     if is_bundle(run):
         _serve_bundle(run, out, served, presets, precisions, overwrite)
@@ -240,30 +244,17 @@ def _format_versions(row: "ExportedFile") -> str:
     return ", ".join(str(number) for number in found if number is not None)
 
 
-def _precisions(text: str) -> "list[Precision]":
-    from kdas_edge.bundle.manifest import PRECISIONS
+def _chosen(text: str, known: Sequence[_Word], option: str) -> list[_Word]:
+    """The words of a list with commas, in the order of `known`."""
     from kdas_edge.errors import UserError
 
-    chosen = [word.strip() for word in text.split(",") if word.strip()]
-    for word in chosen:
-        if word not in PRECISIONS:
-            raise UserError(f"--precision {word!r} is unknown; known: {', '.join(PRECISIONS)}")
-    if not chosen:
-        raise UserError("--precision names nothing; for example --precision fp32,fp16")
-    return [precision for precision in PRECISIONS if precision in chosen]
-
-
-def _presets(text: str) -> "list[Preset]":
-    from kdas_edge.bundle.manifest import PRESETS
-    from kdas_edge.errors import UserError
-
-    chosen = [word.strip() for word in text.split(",") if word.strip()]
-    for word in chosen:
-        if word not in PRESETS:
-            raise UserError(f"--preset {word!r} is unknown; known: {', '.join(PRESETS)}")
-    if not chosen:
-        raise UserError("--preset names nothing; for example --preset core,camera")
-    return [preset for preset in PRESETS if preset in chosen]
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if word not in known:
+            raise UserError(f"{option} {word!r} is unknown; known: {', '.join(known)}")
+    if not words:
+        raise UserError(f"{option} names nothing; for example {option} {','.join(known[:2])}")
+    return [word for word in known if word in words]
 
 
 def _layout(text: str) -> "Layout":
