@@ -265,7 +265,9 @@ def _folder(root: Path, name: str) -> Path:
 
 def _inputs(recipe: Recipe) -> list[Path]:
     """What a run reads and must not replace."""
-    named: list[object] = [recipe.data.root, recipe.data.unlabelled, recipe.teacher]
+    data = recipe.data
+    named: list[object] = [data.root, data.unlabelled, recipe.teacher]
+    named += [source.root for source in (*data.sources, *data.negatives)]
     if isinstance(recipe, QuantizeRecipe):
         named += [recipe.student, recipe.calibration.source]
     else:

@@ -111,7 +111,10 @@ def test_a_run_never_replaces_what_it_reads(tmp_path: Path) -> None:
     data = recipe().model_copy(
         update={"data": recipe().data.model_copy(update={"root": str(tmp_path / "r")})}
     )
-    for changed in (data, recipe().model_copy(update={"teacher": str(tmp_path / "r" / "images")})):
+    sources = ["data.root=d", "schedule.epochs=1", f"data.sources=[{tmp_path / 'r' / 'images'}]"]
+    more = load_recipe(TrainRecipe, {"name": "r"}, sources)
+    teacher = recipe().model_copy(update={"teacher": str(tmp_path / "r" / "images")})
+    for changed in (data, more, teacher):
         with pytest.raises(UserError, match="which is read; choose another output"):
             Run.create(tmp_path, changed, overwrite=True)
     assert (tmp_path / "r" / "images").is_dir()
