@@ -22,6 +22,7 @@ from kdas_edge.bench.scores import ImageScore, SetScores
 from kdas_edge.data.duplicates import pixel_digest
 from kdas_edge.data.layout import ImageSet, Pair, list_images, read_mask, read_pair
 from kdas_edge.data.lineage import Lineage
+from kdas_edge.data.splits import hash_pair
 from kdas_edge.errors import UserError
 from kdas_edge.image_files import image_size
 from kdas_edge.metrics import deploy, paper
@@ -101,15 +102,17 @@ def evaluate_many(
     tallies = {key: _Tally(image_set.name, protocols) for key in predictors}
     failures: dict[Key, Exception] = {}
     recorded = any((lineages or {}).values())
+    by_file = any(lineage.files for lineage in (lineages or {}).values())
 
-    def load(pair: Pair) -> tuple[NDArray[np.uint8], _Mask, str]:
+    def load(pair: Pair) -> tuple[NDArray[np.uint8], _Mask, tuple[str, str]]:
         frame, pixels = read_pair(pair)
         mask = _Mask(pixels)
         if "paper" in protocols and mask.fraction:
             mask.geometry.prepare()
-        return frame, mask, pixel_digest(frame) if recorded else ""
+        digest = pixel_digest(frame) if recorded else ""
+        return frame, mask, (digest, hash_pair(pair) if by_file else "")
 
-    for pair, (frame, mask, digest) in load_ahead(image_set.pairs[:limit], load):
+    for pair, (frame, mask, hashes) in load_ahead(image_set.pairs[:limit], load):
         for key, predict in predictors.items():
             if key in failures:
                 continue
@@ -118,7 +121,7 @@ def evaluate_many(
             except Exception as error:  # a runtime's failure must not end the other rows
                 failures[key] = error
                 continue
-            known = _Known.of((lineages or {}).get(key), digest)
+            known = _Known.of((lineages or {}).get(key), *hashes)
             threshold = (thresholds or {}).get(key, 0.5)
             tallies[key].add(pair.name, probability, mask, threshold, known)
             if on_map is not None:
@@ -194,12 +197,12 @@ class _Known:
     near_duplicate: bool = False
 
     @classmethod
-    def of(cls, lineage: Lineage | None, digest: str) -> "_Known":
-        """Look up a `pixel_digest`; nothing is known without a lineage."""
+    def of(cls, lineage: Lineage | None, digest: str, file_hash: str) -> "_Known":
+        """Look up a `pixel_digest` and a `hash_pair`; nothing is known without a lineage."""
         if not lineage:
             return cls()
         near = any(part.salted(digest) in part.near_duplicates for part in lineage.parts)
-        return cls(lineage.side(digest) == "train", near)
+        return cls(lineage.side(digest, file_hash) == "train", near)
 
 
 class _Mask:

@@ -120,6 +120,9 @@ def bundle_key(bundle: Bundle) -> str:
 
 def lineage_of(bundle: Bundle) -> Lineage:
     """Which images a model was trained on, as far as its bundle or run says."""
+    if is_checkpoint(bundle):
+        # a run of the first release knows them by their files, which no manifest holds
+        return read_lineage(bundle.path / bundle.manifest.models[0].path)
     return Lineage.from_json([part.model_dump() for part in bundle.manifest.provenance.split])
 
 

@@ -7,8 +7,12 @@ import pytest
 
 from kdas_edge.bench import accuracy
 from kdas_edge.bench.scores import ImageScore, SetScores, paired_difference
+from kdas_edge.data.duplicates import pixel_digest
 from kdas_edge.data.layout import find_pairs
+from kdas_edge.data.lineage import Lineage, extend
+from kdas_edge.data.splits import hash_pair
 from kdas_edge.errors import UserError
+from kdas_edge.image_files import read_image
 
 DATA = Path(os.environ.get("KDAS_EDGE_DATA", "../shared/data/pranet"))
 MAPS = DATA.parent / "pranet_maps"
@@ -62,6 +66,19 @@ def test_a_map_of_the_networks_size_is_resized_to_the_mask(image_set):
     full = accuracy.evaluate(red, image_set, ["deploy"], 0.35)["deploy"].estimate("Dice")
     coarse = accuracy.evaluate(small, image_set, ["deploy"], 0.35)["deploy"].estimate("Dice")
     assert coarse.mean == pytest.approx(full.mean, abs=0.1)
+
+
+def test_images_that_were_trained_on_are_known_by_pixels_or_by_their_files(image_set):
+    first, second = image_set.pairs[:2]
+    by_pixels = extend(Lineage(), {pixel_digest(read_image(first.image)): "train"})
+    by_files = Lineage(files={hash_pair(second): "train"})
+    for lineage, expected in (
+        (by_pixels, [True, False, False, False]),
+        (by_files, [False, True, False, False]),
+        (None, [None] * 4),
+    ):
+        scores = accuracy.evaluate(red, image_set, ["deploy"], 0.35, lineage=lineage)["deploy"]
+        assert [row.trained_on for row in scores.rows] == expected
 
 
 def test_a_predictor_that_fails_does_not_end_the_others(image_set):
