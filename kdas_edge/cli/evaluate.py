@@ -102,6 +102,10 @@ def evaluate(
             maps_out,
             overwrite,
         )
+    if json is not None:
+        write_result(json, results)
+    if csv is not None:
+        write_image_csv(csv, results.accuracy)
     heading = results.name
     if results.model is not None:
         heading += f" {results.precision} on {results.target}"
@@ -109,7 +113,3 @@ def evaluate(
     for table in (*tables, size_table(results.accuracy, heading)):
         if table is not None:
             print_table(table)
-    if json is not None:
-        write_result(json, results)
-    if csv is not None:
-        write_image_csv(csv, results.accuracy)

@@ -15,6 +15,7 @@ from kdas_edge.data.masks import parse_mask_values, read_mask
 from kdas_edge.data.parallel import parallel_map
 from kdas_edge.data.splits import Split
 from kdas_edge.errors import UserError
+from kdas_edge.files import real_path
 from kdas_edge.recipe import DataRecipe, SourceRecipe
 
 # frames of one sequence differ in the number at the end of their names
@@ -55,15 +56,15 @@ def find_all(recipe: DataRecipe) -> tuple[list[Source], list[Pair]]:
         # spread over the set: the first files of a sorted folder are often one video
         step = max(1, len(first.pairs) // recipe.limit)
         first = replace(first, pairs=first.pairs[::step][: recipe.limit])
-    rules = recipe.centres or [Path(recipe.root).resolve().name]
+    rules = recipe.centres or [real_path(Path(recipe.root)).name]
     names = [pair.name for pair in first.pairs]
     centres = dict(zip(names, centres_of(names, rules, "data.centres"), strict=True))
     found = [Source("", first, centres, recipe.share, recipe.group_by)]
-    labels = Counter(Path(one.root).resolve().name for one in (*recipe.sources, *recipe.negatives))
+    labels = Counter(real_path(Path(one.root)).name for one in (*recipe.sources, *recipe.negatives))
     for number, (one, negative) in enumerate(
         [(one, False) for one in recipe.sources] + [(one, True) for one in recipe.negatives]
     ):
-        label = Path(one.root).resolve().name
+        label = real_path(Path(one.root)).name
         label = label if labels[label] == 1 else f"{label}-{number + 1}"
         found.append(_source(one, label, negative))
     return _without_centre(found, recipe.leave_centre_out)

@@ -1,5 +1,6 @@
 """One video from its source to its record: what `kdas-edge predict` does with what moves."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from kdas_edge.console import info
 from kdas_edge.data.layout import list_images
 from kdas_edge.errors import UserError
-from kdas_edge.files import check_output_directory, check_output_file
+from kdas_edge.files import check_output_directory, check_output_file, lock
 from kdas_edge.overlay import Style
 from kdas_edge.runtime.field_of_view import RoiChoice
 from kdas_edge.runtime.segmenter import Segmenter
@@ -108,7 +109,8 @@ def predict_video(
         The outcome, and its figures for `options.json`.
 
     Raises:
-        UserError: before anything is read: the source, an option or an output is wrong.
+        UserError: before anything is read: the source, an option or an output is wrong, or another
+            process writes one.
     """
     options.stability.check(segmenter.bundle.manifest.threshold)
     options = _with_default_outputs(source, options)
@@ -116,6 +118,18 @@ def predict_video(
         check_output_directory(options.out, options.overwrite, replaces=False)
     if options.json is not None:
         check_output_file(options.json)
+    with contextlib.ExitStack() as stack:
+        # one lock a recording: several processes may share the folder
+        for path in (options.record, options.jsonl, options.out if options.frames else None):
+            if path is not None:
+                stack.enter_context(lock(path))
+        return _predict(source, options, segmenter, teacher)
+
+
+def _predict(
+    source: InputSource, options: VideoOptions, segmenter: Segmenter, teacher: Segmenter | None
+) -> tuple[Outcome, dict[str, Any]]:
+    """Segment with outputs that are checked and locked."""
     window = Window(f"kdas-edge: {source.name}") if options.show else None
     reader = open_reader(source, options)
     try:
