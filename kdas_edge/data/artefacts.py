@@ -52,7 +52,7 @@ def add_bubbles(image: Tensor, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float) -> float:
-        return low + (high - low) * torch.rand((), generator=rng).tolist()
+        return low + (high - low) * torch.rand(1, generator=rng).tolist()[0]
 
     rows, columns = image.shape[1:]
     side = min(rows, columns)
