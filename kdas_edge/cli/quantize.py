@@ -70,6 +70,7 @@ def quantize(
 
     let_threads_sleep()
     from kdas_edge.errors import GateError, UserError
+    from kdas_edge.export.agreement import openvino_agreement
     from kdas_edge.export.cost import openvino_latencies
     from kdas_edge.files import read_json, write_json
     from kdas_edge.models.checkpoints import load_network
@@ -102,7 +103,14 @@ def quantize(
         values = [*(f"{k}={v}" for k, v in defaults.items() if k not in given), *values]
     resolved = load_recipe(QuantizeRecipe, recipe, values)
     try:
-        summary = run_quantization(resolved, out, resume, overwrite, openvino_latencies)
+        summary = run_quantization(
+            resolved,
+            out,
+            resume,
+            overwrite,
+            openvino_latencies,
+            lambda network, images: openvino_agreement(network, images).disagreement,
+        )
     except GateError:
         summary = read_json(out / resolved.name / "summary.json")
         if json is not None:

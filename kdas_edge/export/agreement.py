@@ -11,12 +11,14 @@ from torch import nn
 
 from kdas_edge.bundle.manifest import Normalisation, Preset
 from kdas_edge.export.graph import DeployGraph
-from kdas_edge.models.architecture import Architecture
+from kdas_edge.export.openvino import to_openvino
+from kdas_edge.models.architecture import Architecture, SegmentationNetwork
 from kdas_edge.runtime.backends import open_file
+from kdas_edge.runtime.backends.openvino import open_file as open_model
 from kdas_edge.runtime.inputs import InputSpec, model_input, preprocess
-from kdas_edge.runtime.targets import cpu_target
+from kdas_edge.runtime.targets import Target, cpu_target
 
-Frame = NDArray[np.uint8]
+Frame = Frames = NDArray[np.uint8]
 Map = NDArray[np.float32]
 
 
@@ -73,10 +75,33 @@ def compare(
     return difference(outputs, expected, threshold)
 
 
+def openvino_agreement(
+    network: SegmentationNetwork, images: Frames, threshold: float = 0.5
+) -> Agreement:
+    """Compare a network's OpenVINO model with the network, before any file is written.
+
+    Args:
+        network: float or fake-quantised, on the CPU.
+        images: (N, S, S, 3) uint8 RGB.
+        threshold: of the mask.
+    """
+    architecture = network.architecture
+    expected = reference(network, architecture, list(images))
+    backend = open_model(to_openvino(network, architecture.size), Target("openvino", "CPU"))
+    spec = input_spec(architecture)
+    outputs = [backend.infer(preprocess(image, spec))[0, 1] for image in images]
+    return difference(outputs, expected, threshold)
+
+
 def difference(found: Sequence[Map], expected: Sequence[Map], threshold: float) -> Agreement:
-    """Compare polyp probabilities (S, S), frame by frame."""
+    """Compare polyp probabilities (S, S), frame by frame.
+
+    A frame with NaN or infinity in either map differs in every pixel, by infinity.
+    """
     largest, differs = 0.0, []
     for ours, wanted in zip(found, expected, strict=True):
-        largest = max(largest, float(np.abs(ours - wanted).max()))
-        differs.append(float(((ours > threshold) != (wanted > threshold)).mean()))
+        finite = bool(np.isfinite(ours).all() and np.isfinite(wanted).all())
+        largest = max(largest, float(np.abs(ours - wanted).max()) if finite else np.inf)
+        differing = (ours > threshold) != (wanted > threshold)
+        differs.append(float(differing.mean()) if finite else 1.0)
     return Agreement(largest, float(np.mean(differs)), max(differs), len(differs))

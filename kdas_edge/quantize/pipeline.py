@@ -16,9 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from kdas_edge.bundle.tolerances import TOLERANCES
 from kdas_edge.data.dataset import load_training_data
 from kdas_edge.data.lineage import SPLIT_FILE, read_lineage
 from kdas_edge.data.splits import remarks, write_split
@@ -27,6 +30,7 @@ from kdas_edge.distill.teacher import Teacher
 from kdas_edge.distill.training import describe
 from kdas_edge.errors import GateError, UserError, first_line
 from kdas_edge.files import read_json, write_json
+from kdas_edge.models.architecture import SegmentationNetwork
 from kdas_edge.models.checkpoints import known_recipe, load_network
 from kdas_edge.models.deploy import deploy_form
 from kdas_edge.quantize.attempts import AttemptLog, Phase
@@ -51,6 +55,11 @@ LATENCY = "latency.json"
 
 # times networks by name, all of one input size; the first is the reference
 Stopwatch = Callable[[Mapping[str, nn.Module], int], dict[str, Any]]
+# share of mask pixels on which the exported form of a network differs from it, mean over images
+# (N, S, S, 3) uint8 RGB, 0…1
+Disagreement = Callable[[SegmentationNetwork, NDArray[np.uint8]], float]
+# images on which the kept network is compared with its exported form
+_COMPARED = 32
 
 
 def run_quantization(
@@ -59,6 +68,7 @@ def run_quantization(
     resume: bool = False,
     overwrite: bool = False,
     stopwatch: Stopwatch | None = None,
+    disagreement: Disagreement | None = None,
 ) -> dict[str, Any]:
     """Quantise a float student, fine-tune it if the recipe has a schedule, and apply the gate.
 
@@ -70,6 +80,7 @@ def run_quantization(
         resume: go on with a stopped run; what it has done is not repeated.
         overwrite: replace an existing run.
         stopwatch: measures what layers in float cost in time; None: not measured.
+        disagreement: measures whether the export will refuse the kept network; None: not measured.
 
     Returns:
         A summary: run, gate (see `Gate`), attempts (see `Attempt`), warnings, mixed, calibration,
@@ -81,11 +92,16 @@ def run_quantization(
             run is complete on disk.
     """
     with only_writer(out, recipe, resume, overwrite):
-        return _quantize(recipe, out, resume, overwrite, stopwatch)
+        return _quantize(recipe, out, resume, overwrite, stopwatch, disagreement)
 
 
 def _quantize(
-    recipe: QuantizeRecipe, out: Path, resume: bool, overwrite: bool, stopwatch: Stopwatch | None
+    recipe: QuantizeRecipe,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    stopwatch: Stopwatch | None,
+    disagreement: Disagreement | None,
 ) -> dict[str, Any]:
     started = time.monotonic()
     # everything a person can have got wrong is found before the run exists
@@ -143,7 +159,38 @@ def _quantize(
             candidates["mixed"] = layered
             gate = job.judge(candidates)
             mixed = _describe_mixed(job, base, ranking, gate, stopwatch)
-    return _finish(job, gate, mixed, time.monotonic() - started)
+    warnings = gate.warnings()
+    if disagreement is not None:
+        images = job.data.validation.images
+        warnings += export_warnings(gate.kept, job.load(gate.kept), images, disagreement)
+    return _finish(job, gate, mixed, warnings, time.monotonic() - started)
+
+
+def export_warnings(
+    kept: Phase, network: SegmentationNetwork, images: Tensor, disagreement: Disagreement
+) -> list[str]:
+    """One line if the export would refuse a network, else none.
+
+    Args:
+        kept: how the network was made, for the line.
+        network: on the CPU.
+        images: (N, 3, S, S) uint8 RGB; at most 32 of them are compared.
+        disagreement: measures the network on them.
+    """
+    chosen = np.linspace(0, len(images) - 1, min(_COMPARED, len(images))).round().astype(int)
+    pixels = images[torch.from_numpy(chosen)].permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    limit = TOLERANCES["int8"].disagreement
+    try:
+        found = disagreement(network, pixels)
+    except RuntimeError as error:  # what OpenVINO raises; hours of work must not end by it
+        return [f"warning: {kept} was not compared with its OpenVINO model: {first_line(error)}"]
+    if found <= limit:
+        return []
+    return [
+        f"warning: the OpenVINO model of {kept} differs from it on {found:.2%} of mask pixels "
+        f"({limit:.1%} allowed), so that the export will refuse it; try --search, "
+        "ptq.activation_ranges=channel or fine-tuning (schedule.epochs)"
+    ]
 
 
 def _describe_mixed(
@@ -184,7 +231,9 @@ def _time(job: Job, base: Phase, stopwatch: Stopwatch) -> dict[str, Any] | None:
     return latency
 
 
-def _finish(job: Job, gate: Gate, mixed: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
+def _finish(
+    job: Job, gate: Gate, mixed: dict[str, Any] | None, warnings: list[str], seconds: float
+) -> dict[str, Any]:
     """Deliver what was kept, write the summary, and say whether the gate was passed."""
     run, accepted = job.run, _accepted(gate, job.recipe)
     deliver(job, gate.kept)
@@ -193,14 +242,14 @@ def _finish(job: Job, gate: Gate, mixed: dict[str, Any] | None, seconds: float) 
         f"kept {gate.kept}: {gate.drop:+.4f} Dice lost on {gate.images} validation images "
         f"(95 % interval {low:+.4f} to {high:+.4f}), allowed {gate.max_drop:g}: {gate.verdict}"
     )
-    for line in gate.warnings():
+    for line in warnings:
         run.log(line)
     summary = {
         "run": str(run.path),
         "kind": "quantize",
         "gate": gate.as_json(),
         "attempts": job.attempts.as_json(),
-        "warnings": gate.warnings(),
+        "warnings": warnings,
         "mixed": mixed,
         "calibration": read_json(run.path / CALIBRATION),
         "seconds": seconds,
