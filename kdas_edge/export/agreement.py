@@ -18,7 +18,7 @@ from kdas_edge.runtime.backends.openvino import open_file as open_model
 from kdas_edge.runtime.inputs import InputSpec, model_input, preprocess
 from kdas_edge.runtime.targets import Target, cpu_target
 
-Frame = Frames = NDArray[np.uint8]
+Frame = NDArray[np.uint8]
 Map = NDArray[np.float32]
 
 
@@ -76,7 +76,7 @@ def compare(
 
 
 def openvino_agreement(
-    network: SegmentationNetwork, images: Frames, threshold: float = 0.5
+    network: SegmentationNetwork, images: NDArray[np.uint8], threshold: float = 0.5
 ) -> Agreement:
     """Compare a network's OpenVINO model with the network, before any file is written.
 

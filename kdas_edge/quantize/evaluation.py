@@ -27,7 +27,7 @@ class Evaluation:
 
     dice: NDArray[np.float64]
     masks: NDArray[np.bool_]
-    finite: NDArray[np.bool_] = field(default_factory=lambda: np.True_)  # type: ignore[arg-type]
+    finite: NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, np.bool_))
 
     def __post_init__(self) -> None:
         finite = np.broadcast_to(self.finite, self.dice.shape) & np.isfinite(self.dice)
