@@ -19,6 +19,19 @@ def _newer_schema(path: Path) -> None:
     rewrite_manifest(path, lambda values: values.update(schema_version="9.0"))
 
 
+def _flipped_mean(path: Path) -> None:
+    manifest = path / "manifest.json"
+    content = manifest.read_bytes()
+    assert content.count(b"0.485") == 1
+    manifest.write_bytes(content.replace(b"0.485", b"1.485"))
+
+
+def _relabel(path: Path) -> None:
+    manifest = path / "manifest.json"
+    content = manifest.read_bytes()
+    manifest.write_bytes(content.replace(b'"schema_version": "1.3"', b'"schema_version": "1.2"'))
+
+
 def _escape(path: Path) -> None:
     rewrite_manifest(path, lambda values: values["golden"][0].update(frame="../secret.png"))
 
@@ -38,6 +51,12 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "tampered": (_spoil_weights, "does not match its hash"),
     "missing": (lambda path: (path / "int8/camera.xml").unlink(), "'int8/camera.xml' is missing"),
     "extra": (lambda path: (path / "int8/x.bin").write_text("x"), "'int8/x.bin' is not in"),
+    "flipped": (_flipped_mean, "does not match its own digest"),
+    "relabelled": (_relabel, "which has no digest, and holds one"),
+    "undigested": (
+        lambda path: rewrite_manifest(path, lambda values: values.pop("sha256")),
+        "does not match its own digest",
+    ),
     "newer": (_newer_schema, "has schema version '9.0'"),
     "escape": (_escape, "path '../secret.png' leaves the bundle"),
     "unhashed": (_unhashed, "'int8/camera.bin' is"),

@@ -19,7 +19,9 @@ namespace {
 const char* const manifest_name = "manifest.json";
 // A real manifest holds some tens of kilobytes; a device must not be filled by a hostile one.
 constexpr std::uintmax_t manifest_limit = 16 * 1024 * 1024;
-const std::vector<std::string> readable_schemas = {"1.0", "1.1", "1.2"};
+const std::vector<std::string> readable_schemas = {"1.0", "1.1", "1.2", "1.3"};
+// The schemas of the first release, whose manifests have no digest of their own.
+const std::vector<std::string> schemas_without_digest = {"1.0", "1.1", "1.2"};
 constexpr int largest_size = 8192;
 
 struct FileRecord {
@@ -68,6 +70,26 @@ void check_schema(const Json& manifest, const fs::path& source) {
         provenance == nullptr ? "that wrote it" : provenance->at("code_version").string();
     throw UserError(source.string() + " has schema version '" + version + "', this program reads " +
                     known + "; build the example of kdas-edge " + writer);
+}
+
+// The manifest's own digest is the SHA-256 of its bytes with the 64 digits themselves as zeros.
+void check_digest(const Json& manifest, const std::string& text) {
+    const std::string version = manifest.at("schema_version").string();
+    const Json* own = manifest.find("sha256");
+    if (std::count(schemas_without_digest.begin(), schemas_without_digest.end(), version) != 0) {
+        if (own == nullptr) return;
+        throw JsonError("it says schema " + version + ", which has no digest, and holds one");
+    }
+    const std::string digest = own == nullptr ? "" : own->string();
+    const bool well_formed =
+        digest.size() == 64 && digest.find_first_not_of("0123456789abcdef") == std::string::npos;
+    const std::size_t at = well_formed ? text.find(digest) : std::string::npos;
+    if (at != std::string::npos && text.find(digest, at + 1) == std::string::npos) {
+        std::string blank = text;
+        blank.replace(at, digest.size(), digest.size(), '0');
+        if (sha256_of_text(blank) == digest) return;
+    }
+    throw JsonError("it does not match its own digest, it was changed or damaged");
 }
 
 Bundle parse_bundle(const Json& manifest) {
@@ -179,8 +201,10 @@ Bundle open_bundle(const fs::path& path) {
     Bundle bundle;
     std::map<std::string, FileRecord> records;
     try {
-        const Json manifest = Json::parse(read_manifest(source));
+        const std::string text = read_manifest(source);
+        const Json manifest = Json::parse(text);
         check_schema(manifest, source);
+        check_digest(manifest, text);
         bundle = parse_bundle(manifest);
         records = parse_files(manifest);
     } catch (const JsonError& error) {

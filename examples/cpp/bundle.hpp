@@ -18,7 +18,7 @@ struct ModelFile {
 // A frame with the probabilities that the network gave where it was trained.
 struct GoldenVector {
     std::string frame;                            // PNG, relative to the bundle
-    std::map<std::string, std::string> expected;  // per precision an .npy file, (S, S) float32
+    std::map<std::string, std::string> expected;  // per precision a map, see golden.hpp
 };
 
 struct Bundle {
@@ -39,9 +39,9 @@ struct Bundle {
     std::filesystem::path file(const std::string& relative) const { return path / relative; }
 };
 
-// Opens a bundle and compares size and SHA-256 of every file with the manifest.
-// Throws UserError: not a bundle, an unknown schema, or a file that is changed, missing, not named
-// in the manifest, or a link out of the bundle.
+// Opens a bundle and compares the manifest with its own digest, size and SHA-256 of every file with
+// the manifest. Throws UserError: not a bundle, an unknown schema, a changed manifest, or a file that
+// is changed, missing, not named in the manifest, or a link out of the bundle.
 Bundle open_bundle(const std::filesystem::path& path);
 
 }  // namespace kdas

@@ -18,9 +18,9 @@ constexpr double promised_disagreement = 0.005;
 // The two channels are probabilities, so that they add up to 1 but for rounding.
 constexpr float sum_tolerance = 1e-3f;
 
-// An array as `numpy.save` writes it: format 1.0, little-endian float32, C order, (size, size).
-std::vector<float> read_npy(const fs::path& path, int size) {
-    const std::string bytes = read_bytes(path);
+// The golden maps before schema 1.3: an array as `numpy.save` writes it, format 1.0, little-endian
+// float32, C order, (size, size).
+std::vector<float> decode_npy(const std::string& bytes, const fs::path& path, int size) {
     constexpr std::size_t fixed = 10;  // magic, version, length of the header
     std::size_t header = 0;
     if (bytes.size() >= fixed && bytes.compare(0, 8, std::string("\x93NUMPY\x01\x00", 8)) == 0) {
@@ -55,7 +55,11 @@ GoldenResult check_golden(Segmenter& segmenter, const Bundle& bundle,
         const auto path = vector.expected.find(precision);
         if (path == vector.expected.end()) continue;
         const Image image = read_image(bundle.file(vector.frame));
-        const std::vector<float> expected = read_npy(bundle.file(path->second), bundle.size);
+        const fs::path file = bundle.file(path->second);
+        const std::string bytes = read_bytes(file);
+        const std::vector<float> expected = file.extension() == ".npy"
+                                                ? decode_npy(bytes, file, bundle.size)
+                                                : decode_map_png(bytes, file, bundle.size);
         const Result& found = segmenter.segment({image.height, image.width, image.bgr.data()});
         std::size_t differing = 0;
         for (std::size_t i = 0; i < expected.size(); ++i) {

@@ -31,6 +31,11 @@ std::string read_bytes(const std::filesystem::path& path);
 // Decode a PNG; `path` is for messages. Throws UserError.
 Image decode_png(const std::string& bytes, const std::filesystem::path& path);
 
+// Decode a golden map: a grey PNG of 16 bits and size × size pixels, 65535 being 1; `path` is for
+// messages. Throws UserError.
+std::vector<float> decode_map_png(const std::string& bytes, const std::filesystem::path& path,
+                                  int size);
+
 // Pixels with 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha) bytes each, as BGR.
 Image to_bgr(const std::uint8_t* pixels, int channels, int width, int height);
 

@@ -1,6 +1,7 @@
 #include "json.hpp"
 
 #include <charconv>
+#include <cmath>
 #include <cstdint>
 
 namespace kdas {
@@ -76,7 +77,8 @@ private:
         const char* begin = text_.data() + at_;
         const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), value);
         // from_chars also reads "inf" and "nan", which are not JSON
-        if (error != std::errc() || !(*begin == '-' || (*begin >= '0' && *begin <= '9'))) {
+        if (error != std::errc() || !std::isfinite(value) ||
+            !(*begin == '-' || (*begin >= '0' && *begin <= '9'))) {
             fail("not a value");
         }
         at_ += static_cast<std::size_t>(end - begin);

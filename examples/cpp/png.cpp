@@ -1,11 +1,13 @@
-// PNG (ISO/IEC 15948) with its compression (RFC 1950 and 1951): 8 bits a channel, not interlaced.
+// PNG (ISO/IEC 15948) with its compression (RFC 1950 and 1951): 8 bits a channel, or grey of 16 bits,
+// not interlaced.
 //
-// The golden frames are such files. Reading them here lets the golden check run wherever a compiler
+// The golden frames and maps are such files. Reading them here lets the golden check run wherever a compiler
 // is; damaged data gives an error, never a read or write beyond the buffers.
 
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "errors.hpp"
 #include "images.hpp"
@@ -235,7 +237,14 @@ std::uint32_t big_endian(const std::string& bytes, std::size_t at) {
     return value;
 }
 
-Image decode(const std::string& bytes) {
+// Rows of pixels as the file holds them: samples of 16 bits are two bytes, the higher one first.
+struct Samples {
+    int width = 0, height = 0, channels = 0;
+    std::vector<std::uint8_t> data;
+};
+
+// Decode a file of `wanted_depth` bits a sample.
+Samples decode(const std::string& bytes, int wanted_depth) {
     constexpr std::size_t signature = 8, around = 12;  // length, type and check value of a chunk
     std::string stream;
     std::uint32_t width = 0, height = 0;
@@ -251,8 +260,11 @@ Image decode(const std::string& bytes) {
             height = big_endian(bytes, data + 4);
             const int depth = bytes[data + 8], color = bytes[data + 9], interlaced = bytes[data + 12];
             channels = color == 0 ? 1 : color == 2 ? 3 : color == 4 ? 2 : color == 6 ? 4 : 0;
-            if (depth != 8 || channels == 0 || interlaced != 0) {
-                throw Damaged{"it is not grey or RGB of 8 bits without interlacing"};
+            const bool fits = depth == 8 ? channels != 0 : color == 0;
+            if (depth != wanted_depth || !fits || interlaced != 0) {
+                throw Damaged{wanted_depth == 8
+                                  ? "it is not grey or RGB of 8 bits without interlacing"
+                                  : "it is not grey of 16 bits without interlacing"};
             }
         } else if (type == "IDAT") {
             stream.append(bytes, data, length);
@@ -262,22 +274,44 @@ Image decode(const std::string& bytes) {
         at += around + length;
     }
     if (width == 0 || height == 0) throw Damaged{"no pixels"};
-    const std::uint64_t row = std::uint64_t{width} * channels;
+    const std::size_t pixel = static_cast<std::size_t>(channels) * wanted_depth / 8;
+    const std::uint64_t row = std::uint64_t{width} * pixel;
     if (row > largest_image || (row + 1) * height > largest_image) throw Damaged{"too many pixels"};
     std::vector<std::uint8_t> data = inflate(stream, (row + 1) * height);
-    unfilter(data, row, static_cast<int>(height), channels);
-    return to_bgr(data.data(), channels, static_cast<int>(width), static_cast<int>(height));
+    unfilter(data, row, static_cast<int>(height), pixel);
+    return {static_cast<int>(width), static_cast<int>(height), channels, std::move(data)};
 }
 
 }  // namespace
 
 Image decode_png(const std::string& bytes, const std::filesystem::path& path) {
     try {
-        return decode(bytes);
+        const Samples found = decode(bytes, 8);
+        return to_bgr(found.data.data(), found.channels, found.width, found.height);
     } catch (const Damaged& damage) {
         throw UserError(path.string() + " cannot be read as a PNG (" + damage.what +
                         "); write it again as an 8-bit RGB PNG");
     }
+}
+
+std::vector<float> decode_map_png(const std::string& bytes, const std::filesystem::path& path,
+                                  int size) {
+    Samples found;
+    const char* problem = "it has another size";
+    try {
+        found = decode(bytes, 16);
+    } catch (const Damaged& damage) {
+        problem = damage.what;
+    }
+    if (found.width != size || found.height != size) {
+        throw UserError(path.string() + " is not a map of probabilities (" + problem +
+                        "); export the bundle again");
+    }
+    std::vector<float> values(static_cast<std::size_t>(size) * size);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        values[i] = static_cast<float>(found.data[2 * i] << 8 | found.data[2 * i + 1]) / 65535;
+    }
+    return values;
 }
 
 }  // namespace kdas

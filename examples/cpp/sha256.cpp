@@ -3,6 +3,8 @@
 #include <array>
 #include <cstdint>
 #include <fstream>
+#include <istream>
+#include <sstream>
 #include <vector>
 
 #include "errors.hpp"
@@ -54,9 +56,10 @@ void add_block(std::array<std::uint32_t, 8>& state, const unsigned char* block) 
 
 }  // namespace
 
-std::string sha256_of_file(const std::filesystem::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    if (!file) throw UserError("cannot read " + path.string() + "; check permissions");
+namespace {
+
+// The hash of what a stream holds; `bad` is set where it cannot be read to its end.
+std::string sha256_of_stream(std::istream& file) {
     std::array<std::uint32_t, 8> state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                           0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     std::vector<unsigned char> buffer(read_bytes);
@@ -70,7 +73,6 @@ std::string sha256_of_file(const std::filesystem::path& path) {
             add_block(state, &buffer[at]);
         }
     } while (count == read_bytes);
-    if (file.bad()) throw UserError("cannot read " + path.string() + "; check the disk");
 
     // the rest, a 1 bit, zeros, and the length in bits
     const std::size_t rest = count % block_bytes;
@@ -88,6 +90,21 @@ std::string sha256_of_file(const std::filesystem::path& path) {
         for (int shift = 28; shift >= 0; shift -= 4) hex += digits[(value >> shift) & 15];
     }
     return hex;
+}
+
+}  // namespace
+
+std::string sha256_of_file(const std::filesystem::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) throw UserError("cannot read " + path.string() + "; check permissions");
+    const std::string hash = sha256_of_stream(file);
+    if (file.bad()) throw UserError("cannot read " + path.string() + "; check the disk");
+    return hash;
+}
+
+std::string sha256_of_text(const std::string& text) {
+    std::istringstream stream(text);
+    return sha256_of_stream(stream);
 }
 
 }  // namespace kdas

@@ -7,14 +7,17 @@ import path from 'node:path';
 import { UserError, firstLine } from './errors.js';
 
 const MANIFEST = 'manifest.json';
-const READABLE = ['1.0', '1.1', '1.2'];
+// the schemas of the first release, whose manifests have no digest of their own
+const WITHOUT_DIGEST = ['1.0', '1.1', '1.2'];
+const READABLE = [...WITHOUT_DIGEST, '1.3'];
 // A real manifest holds some tens of kilobytes; a device must not be filled by a hostile one.
 const MANIFEST_LIMIT = 16 * 1024 * 1024;
 const LARGEST_SIZE = 8192;
 const READ_BYTES = 1 << 20;
 
 /**
- * Open a bundle and compare size and SHA-256 of every file with the manifest.
+ * Open a bundle; compare the manifest with its own digest, and size and SHA-256 of every file with
+ * the manifest.
  *
  * @param {string} directory the folder that holds `manifest.json`
  * @returns {Bundle}
@@ -78,10 +81,11 @@ function parseManifest(source) {
   if (fs.statSync(source).size > MANIFEST_LIMIT) {
     throw new UserError(`${source} is too large to be a manifest; export the bundle again`);
   }
+  let text;
   let manifest;
   try {
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(fs.readFileSync(source));
-    manifest = JSON.parse(text);
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(fs.readFileSync(source));
+    manifest = JSON.parse(text, finite);
   } catch (error) {
     const reason = firstLine(error);
     throw new UserError(`${source} is not JSON (${reason}); export the bundle again`);
@@ -98,6 +102,8 @@ function parseManifest(source) {
         `${READABLE.join(', ')}; use the example of kdas-edge ${writer}`,
     );
   }
+  const problem = digestProblem(manifest, text);
+  require(problem === null, problem);
   const { size, threshold, models, golden, tolerances, files } = manifest;
   require(typeof manifest.name === 'string', 'name is not a text');
   require(Number.isInteger(size) && size > 0 && size <= LARGEST_SIZE, 'size is not a number of pixels');
@@ -110,6 +116,24 @@ function parseManifest(source) {
     require(isInside(name), `path '${name}' leaves the bundle`);
   }
   return manifest;
+}
+
+/** Refuses a number that is too large to be one, like 1e999. */
+function finite(key, value) {
+  if (typeof value === 'number' && !Number.isFinite(value)) throw new Error(`${key} is not finite`);
+  return value;
+}
+
+/** The manifest's own digest is the SHA-256 of its bytes with the 64 digits themselves as zeros. */
+function digestProblem({ schema_version: version, sha256: own }, text) {
+  if (WITHOUT_DIGEST.includes(version)) {
+    const held = own !== undefined;
+    return held ? `it says schema ${version}, which has no digest, and holds one` : null;
+  }
+  const pieces = /^[0-9a-f]{64}$/.test(own) ? text.split(own) : [];
+  const hash = createHash('sha256').update(pieces.join('0'.repeat(64)), 'utf8').digest('hex');
+  const good = pieces.length === 2 && hash === own;
+  return good ? null : 'it does not match its own digest, it was changed or damaged';
 }
 
 /** Refuse what could leave the bundle: absolute, `..`, a backslash or a drive. */

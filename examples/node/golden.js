@@ -1,7 +1,7 @@
 /** The golden check: does this device give what the network gave where it was trained? */
 
 import { UserError } from './errors.js';
-import { readBytes, readImage } from './images.js';
+import { readBytes, readImage, readMapPng } from './images.js';
 
 // What the project promises; a bundle may ask for more, not for less.
 const PROMISED_DISAGREEMENT = 0.005;
@@ -34,7 +34,7 @@ export async function checkGolden(segmenter) {
   let disagreement = 0;
   let largest = 0;
   for (const vector of vectors) {
-    const expected = readNpy(bundle.file(vector.expected[precision]), size);
+    const expected = readMap(bundle.file(vector.expected[precision]), size);
     const found = await segmenter.segment(readImage(bundle.file(vector.frame)));
     let differing = 0;
     for (let i = 0; i < expected.length; i++) {
@@ -53,7 +53,15 @@ export async function checkGolden(segmenter) {
   return { frames: vectors.length, disagreement, allowed, largest, passed };
 }
 
-/** An array as `numpy.save` writes it: format 1.0, little-endian float32, C order, (size, size). */
+/** The expected probabilities of a frame, size × size. */
+function readMap(file, size) {
+  return file.endsWith('.npy') ? readNpy(file, size) : readMapPng(file, size);
+}
+
+/**
+ * The golden maps before schema 1.3: an array as `numpy.save` writes it, format 1.0, little-endian
+ * float32, C order, (size, size).
+ */
 function readNpy(file, size) {
   const bytes = readBytes(file);
   const known = bytes.length > 10 && bytes.toString('latin1', 0, 8) === '\x93NUMPY\x01\x00';

@@ -81,6 +81,30 @@ function decodePng(bytes, file) {
   return toBgr(png.data, 4, png.width, png.height);
 }
 
+/**
+ * Read a golden map: a grey PNG of 16 bits and size × size pixels, 65535 being 1.
+ *
+ * @returns {Float32Array}
+ * @throws {UserError} the file is absent, damaged or no such map
+ */
+export function readMapPng(file, size) {
+  const bytes = readBytes(file);
+  const header = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 16, 0]);
+  header.writeUInt32BE(size, 0);
+  header.writeUInt32BE(size, 4);
+  let png;
+  try {
+    if (!bytes.subarray(16, 26).equals(header)) throw new Error(`not ${size}×${size} grey of 16 bits`);
+    png = PNG.sync.read(bytes, { skipRescale: true });
+  } catch (error) {
+    throw new UserError(
+      `${file} is not a map of probabilities (${firstLine(error)}); export the bundle again`,
+    );
+  }
+  // four channels, of which grey fills three
+  return Float32Array.from({ length: size * size }, (_, i) => png.data[4 * i] / 65535);
+}
+
 function decodePnm(bytes, channels, file) {
   const header = bytes.toString('latin1', 0, 4096);
   const gap = '(?:\\s|#[^\\n]*\\n)+';

@@ -1,6 +1,8 @@
 // A bundle: its manifest is read first, and no model is used whose SHA-256 is another.
 
-const SCHEMAS = ["1.0", "1.1", "1.2"];
+// the schemas of the first release, whose manifests have no digest of their own
+const WITHOUT_DIGEST = ["1.0", "1.1", "1.2"];
+const SCHEMAS = [...WITHOUT_DIGEST, "1.3"];
 // a real manifest holds some tens of kilobytes
 const MANIFEST_LIMIT = 16 * 1024 * 1024;
 
@@ -39,13 +41,16 @@ export async function chosenBundle(files) {
 async function openBundle(read) {
   const content = await read("manifest.json");
   if (content.byteLength > MANIFEST_LIMIT) throw new UserError("manifest.json is too large");
+  let text;
   let manifest;
   try {
-    manifest = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(content));
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(content);
+    manifest = JSON.parse(text, finite);
   } catch {
     throw new UserError("manifest.json is not JSON; export the bundle again");
   }
   checkManifest(manifest);
+  await checkDigest(manifest, text);
   // the page prepares the frame itself: `core` is the faster of the two presets here
   const models = manifest.models.filter(
     (model) => model.format === "onnx" && model.preset === "core",
@@ -64,6 +69,27 @@ async function readModel(read, manifest, model) {
     );
   }
   return content;
+}
+
+/** Refuses a number that is too large to be one, like 1e999. */
+function finite(key, value) {
+  if (typeof value === "number" && !Number.isFinite(value)) throw new Error(`${key} is not finite`);
+  return value;
+}
+
+/** The manifest's own digest is the SHA-256 of its bytes with the 64 digits themselves as zeros. */
+async function checkDigest({ schema_version: version, sha256: own }, text) {
+  if (WITHOUT_DIGEST.includes(version)) {
+    if (own === undefined) return;
+    throw new UserError(`manifest.json says schema ${version}, which has no digest, and holds one`);
+  }
+  const pieces = /^[0-9a-f]{64}$/.test(own) ? text.split(own) : [];
+  const blank = new TextEncoder().encode(pieces.join("0".repeat(64)));
+  if (pieces.length !== 2 || (await sha256(blank)) !== own) {
+    throw new UserError(
+      "manifest.json does not match its own digest; it was changed or damaged, copy the bundle again",
+    );
+  }
 }
 
 async function sha256(content) {

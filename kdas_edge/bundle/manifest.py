@@ -5,22 +5,28 @@ not named there is read. Unknown keys are refused, so that a newer schema is nev
 """
 
 import json
+import math
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kdas_edge.bundle import digest
 from kdas_edge.errors import UserError
+from kdas_edge.files import json_bytes, write_bytes_atomic
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 # 1.1 adds the precision int8_weights, the versions of each model file and the intervals of
 # accuracies; 1.2 the preset holoscan, the range of an input's values and two keys of
-# `metadata.model_metadata`
-_READABLE = ("1.0", "1.1", SCHEMA_VERSION)
+# `metadata.model_metadata`; 1.3 the manifest's own digest, and golden maps as PNG
+_WITHOUT_DIGEST = ("1.0", "1.1", "1.2")
+_READABLE = (*_WITHOUT_DIGEST, SCHEMA_VERSION)
 FILE_NAME = "manifest.json"
 # longer than any of ours, shorter than what fills a screen
 _LONGEST_PATH = 255
 SBOM_NAME = "sbom.cdx.json"
+# of a golden map: the level that stands for a probability of 1
+GOLDEN_LEVELS = 65535
 
 # fp16: weights and (where the device has it) arithmetic of 16 bits. int8: weights and activations
 # of 8 bits. int8_weights: weights of 8 bits, arithmetic in float.
@@ -33,7 +39,14 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 class _Record(BaseModel):
     # validators are built with the first bundle, not while a host imports the segmenter
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        defer_build=True,
+        allow_inf_nan=False,
+        # not as null: `write_manifest` refuses them
+        ser_json_inf_nan="constants",
+    )
 
 
 def _inside(path: str) -> str:
@@ -121,7 +134,8 @@ class Golden(_Record):
 
     Attributes:
         frame: PNG, RGB, any size.
-        expected: per precision an `.npy` file, (S, S) float32 polyp probabilities.
+        expected: per precision a grey 16-bit PNG of (S, S) polyp probabilities, 65535 being 1;
+            before schema 1.3 an `.npy` file, float32.
     """
 
     frame: str
@@ -201,9 +215,15 @@ class Provenance(_Record):
 
 
 class Manifest(_Record):
-    """Everything a host must know about a bundle; see the fields."""
+    """Everything a host must know about a bundle; see the fields.
 
-    schema_version: Literal["1.0", "1.1", "1.2"] = SCHEMA_VERSION
+    Attributes:
+        sha256: of the manifest itself, see `bundle.digest`; None before schema 1.3, and in a
+            manifest that is not yet written.
+    """
+
+    schema_version: Literal["1.0", "1.1", "1.2", "1.3"] = SCHEMA_VERSION
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     name: str
     disclaimer: str = "Research software. No regulatory clearance. Not for clinical use."
     size: int = Field(gt=0, description="side S of the network's square input, in pixels")
@@ -229,14 +249,23 @@ class Manifest(_Record):
         return value
 
 
-def parse_manifest(text: str, source: Path) -> Manifest:
+def parse_manifest(content: bytes, source: Path) -> Manifest:
     """Read a manifest.
 
+    Args:
+        content: the bytes of the file.
+        source: its path, for messages.
+
     Raises:
-        UserError: not JSON, another schema version, an unknown or missing key, an unsafe path.
+        UserError: not JSON in UTF-8, another schema version, an unknown or missing key, an unsafe
+            path, a number that is not finite, or bytes that do not match the manifest's digest.
     """
     try:
-        values = json.loads(text)
+        values = json.loads(
+            content.decode("utf-8"), parse_constant=_refuse_number, parse_float=_finite
+        )
+    except UnicodeDecodeError:
+        raise UserError(f"{source} is not UTF-8 text; export the bundle again") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source} is not JSON ({error}); export the bundle again") from None
     if not isinstance(values, dict):
@@ -249,11 +278,57 @@ def parse_manifest(text: str, source: Path) -> Manifest:
             f"install {_writer(values)}"
         )
     try:
-        return Manifest.model_validate(values)
+        manifest = Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part)[:80] for part in first["loc"])
         raise UserError(f"{source}: {key}: {first['msg']}; export the bundle again") from None
+    _check_digest(manifest, content, source)
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` of a bundle, with its digest where its schema has one.
+
+    Raises:
+        UserError: the folder cannot be written, or a number of the manifest is not finite.
+    """
+    values = manifest.model_dump(mode="json")
+    if manifest.schema_version in _WITHOUT_DIGEST:
+        del values[digest.KEY]
+        content = json_bytes(values, indented=True)
+    else:
+        content = digest.sealed(values)
+    try:
+        # what is written can be read: notes and recipe hold values of any kind
+        json.loads(content, parse_constant=_refuse_number, parse_float=_finite)
+    except ValueError as error:
+        raise UserError(f"a manifest cannot be written: {error}; check the measurements") from None
+    write_bytes_atomic(folder / FILE_NAME, content)
+
+
+def _check_digest(manifest: Manifest, content: bytes, source: Path) -> None:
+    """A schema has the digest or has it not; so a relabelled manifest is refused, too."""
+    if manifest.schema_version in _WITHOUT_DIGEST:
+        if manifest.sha256 is not None:
+            raise UserError(
+                f"{source} says schema {manifest.schema_version}, which has no digest, and holds "
+                "one; it was changed, copy the bundle again"
+            )
+    elif manifest.sha256 is None or not digest.matches(content, manifest.sha256):
+        raise UserError(
+            f"{source} does not match its own digest; it was changed or damaged, copy the bundle "
+            "again"
+        )
+
+
+def _refuse_number(text: str) -> float:
+    raise ValueError(f"the number {text} is not finite")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_number(_brief(text))
 
 
 def _writer(values: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from kdas_edge.bundle.manifest import FILE_NAME, Manifest, ModelFile, parse_manifest
 from kdas_edge.errors import UserError
-from kdas_edge.files import real_path, sha256
+from kdas_edge.files import read_bytes, real_path, sha256
 
 # A real manifest holds some tens of kilobytes; a device must not be filled by a hostile one.
 _MANIFEST_LIMIT = 16 * 1024 * 1024
@@ -97,17 +97,8 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
         raise UserError(f"{path} has no {FILE_NAME}, so it is not a bundle; check the path")
     if not real_path(source).is_relative_to(root):
         raise UserError(f"{path}: {FILE_NAME!r} is a link that leaves the bundle; export it again")
-    try:
-        if source.stat().st_size > _MANIFEST_LIMIT:
-            raise UserError(f"{path / FILE_NAME} is too large to be a manifest; export it again")
-        text = source.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path / FILE_NAME}: {error.strerror}; check permissions"
-        ) from error
-    except UnicodeDecodeError:
-        raise UserError(f"{path / FILE_NAME} is not UTF-8 text; export the bundle again") from None
-    bundle = Bundle(root, parse_manifest(text, path / FILE_NAME))
+    content = read_bytes(source, _MANIFEST_LIMIT)
+    bundle = Bundle(root, parse_manifest(content, path / FILE_NAME))
     _check_references(bundle)
     if verify:
         _refuse_extra_files(bundle)

@@ -1,15 +1,19 @@
 """Checks of a bundle's results: the golden vectors, on one runtime."""
 
+import io
+import struct
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdas_edge.bundle.manifest import ModelFile
+from kdas_edge.bundle.manifest import GOLDEN_LEVELS, ModelFile
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.bundle.tolerances import TOLERANCES
 from kdas_edge.errors import UserError, first_line
 from kdas_edge.evidence.checks import Check
+from kdas_edge.files import read_bytes
 from kdas_edge.image_files import read_image
 from kdas_edge.runtime.backends import Backend
 from kdas_edge.runtime.inputs import model_input
@@ -17,6 +21,8 @@ from kdas_edge.runtime.targets import Target
 
 # the two channels are probabilities, so that they add up to 1 but for rounding
 _SUM_TOLERANCE = 1e-3
+# a float32 map of the largest input that a network has, with its header
+_LARGEST_MAP = 2**29
 
 
 def check_golden(
@@ -83,18 +89,36 @@ def _contract_problem(output: NDArray[np.float32], size: int) -> str | None:
 
 
 def _read_expected(bundle: Bundle, relative: str) -> NDArray[np.float32]:
+    """A map of the expected probabilities, (S, S): a 16-bit PNG, or an array of schema 1.2."""
     size = bundle.manifest.size
+    content = read_bytes(bundle.file(relative), _LARGEST_MAP)
     try:
-        # pickles in a bundle are refused
-        values = np.load(bundle.file(relative), allow_pickle=False)
+        if relative.endswith(".npy"):
+            # pickles in a bundle are refused
+            values = np.load(io.BytesIO(content), allow_pickle=False)
+        else:
+            values = _decode(content, size)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(
-            f"{bundle.path}: {relative!r} is not a NumPy array ({first_line(error)}); "
+            f"{bundle.path}: {relative!r} is not a map of probabilities ({first_line(error)}); "
             "export the bundle again"
         ) from None
-    if getattr(values, "shape", None) != (size, size):
+    if getattr(values, "shape", None) != (size, size) or not np.isfinite(values).all():
         raise UserError(
-            f"{bundle.path}: {relative!r} is not a {size}×{size} map; export the bundle again"
+            f"{bundle.path}: {relative!r} is not a {size}×{size} map of finite numbers; export the "
+            "bundle again"
         )
     expected: NDArray[np.float32] = values
     return expected
+
+
+def _decode(content: bytes, size: int) -> NDArray[np.float32]:
+    """A grey PNG of 16 bits as probabilities; its header is asked before memory is taken."""
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[16:26] != struct.pack(
+        ">IIBB", size, size, 16, 0
+    ):
+        raise ValueError(f"no grey PNG of 16 bits, {size}×{size}")
+    levels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if levels is None or levels.dtype != np.uint16:
+        raise ValueError("a damaged PNG")
+    return levels.astype(np.float32) / np.float32(GOLDEN_LEVELS)

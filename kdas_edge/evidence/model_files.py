@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from kdas_edge.bundle.manifest import ModelFile
+from kdas_edge.bundle.manifest import SCHEMA_VERSION, ModelFile
 from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.bundle.reader import Bundle
 from kdas_edge.bundle.versions import Versions, file_versions
-from kdas_edge.errors import first_line
+from kdas_edge.errors import UserError, first_line
 from kdas_edge.evidence.checks import Check
 from kdas_edge.files import sha256
 
@@ -18,16 +18,29 @@ _STANDARD_DOMAINS = ("", "ai.onnx")
 _SCHEMA_KEY = "kdas_edge_schema"
 
 
+def check_schema(bundle: Bundle) -> Check:
+    """The manifest is of a schema that is read here, and of the one that the model files name."""
+    own = bundle.manifest.schema_version
+    expected = f"at most {SCHEMA_VERSION}, the same in manifest and model files"
+    for model in bundle.manifest.models:
+        other = model.metadata.get(_SCHEMA_KEY, own)
+        if other != own:
+            return Check("schema", expected, f"{own}, and {other} in {model.path}", "fail")
+    return Check("schema", expected, own, "pass")
+
+
 def check_hashes(bundle: Bundle) -> list[Check]:
     """One check per file of the manifest, with both hashes; unreadable files fail."""
     checks = []
     for relative, record in bundle.manifest.files.items():
         what, expected = relative, f"{record.bytes} bytes, SHA-256 {record.sha256}"
-        path = bundle.path / relative
         try:
-            observed = f"{path.stat().st_size} bytes, SHA-256 {sha256(path)}"
+            size = (bundle.path / relative).stat().st_size
+            observed = f"{size} bytes, SHA-256 {sha256(bundle.file(relative))}"
         except OSError as error:
             observed = f"cannot be read: {error.strerror}"
+        except UserError as error:  # a link that leaves the bundle, or no regular file
+            observed = f"cannot be read: {first_line(error)}"
         checks.append(Check(what, expected, observed, "pass" if observed == expected else "fail"))
     return checks
 

@@ -74,7 +74,8 @@ def _export(
 ) -> str | None:
     """Run `kdas-edge export`; returns what went wrong, or None."""
     command = [
-        *(sys.executable, "-m", "kdas_edge", "export", str(checkpoint), "--out", str(out)),
+        # -P: a bundle may be the working folder, and its files are no modules
+        *(sys.executable, "-P", "-m", "kdas_edge", "export", str(checkpoint), "--out", str(out)),
         *("--precision", ",".join(dict.fromkeys(model.precision for model in models))),
         *("--preset", ",".join(dict.fromkeys(model.preset for model in models))),
         *("--no-timing", "--no-torch"),

@@ -10,7 +10,6 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdas_edge.bundle.manifest import SCHEMA_VERSION
 from kdas_edge.bundle.reader import Bundle, open_bundle
 from kdas_edge.errors import UserError
 from kdas_edge.evidence.checks import Check, VerificationReport
@@ -20,6 +19,7 @@ from kdas_edge.evidence.model_files import (
     check_hashes,
     check_metadata,
     check_operators,
+    check_schema,
     check_versions,
     check_writers,
 )
@@ -52,11 +52,13 @@ def verify(
     bundle = open_bundle(bundle_path)
     chosen = _choose_targets(bundle, targets)
     files = check_hashes(bundle)
+    models = bundle.manifest.models
     checks = [
-        Check("schema", f"at most {SCHEMA_VERSION}", bundle.manifest.schema_version, "pass"),
+        check_schema(bundle),
         Check(
             "hashes", f"{len(files)} files as in the manifest", f"{len(files)} files equal", "pass"
         ),
+        Check("models", "at least one", str(len(models)), "pass" if models else "fail"),
     ]
     for model in bundle.manifest.models:
         checks.append(check_metadata(bundle, model))

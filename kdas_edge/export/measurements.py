@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdas_edge.bundle.benchmark_note import KEY, BenchmarkNote
-from kdas_edge.bundle.manifest import FILE_NAME, SBOM_NAME, AccuracyRecord, FileRecord, Manifest
+from kdas_edge.bundle.manifest import (
+    SBOM_NAME,
+    AccuracyRecord,
+    FileRecord,
+    Manifest,
+    write_manifest,
+)
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.errors import UserError
 from kdas_edge.export.card import CARD_NAME, model_card
@@ -58,7 +64,7 @@ def record_measurements(
         bill = bill_of_materials(manifest.model_copy(update={"files": others}))
         write_text_atomic(staging / SBOM_NAME, bill)
         manifest = _with_record(manifest, staging, SBOM_NAME)
-        write_text_atomic(staging / FILE_NAME, manifest.model_dump_json(indent=2) + "\n")
+        write_manifest(staging, manifest)
     return manifest
 
 

@@ -8,13 +8,13 @@ from typing import Any
 from torch import nn
 
 from kdas_edge.bundle.manifest import (
-    FILE_NAME,
     PRECISIONS,
     SBOM_NAME,
     AccuracyRecord,
     Format,
     Precision,
     Preset,
+    write_manifest,
 )
 from kdas_edge.bundle.metadata import model_metadata
 from kdas_edge.bundle.tolerances import TOLERANCES
@@ -155,7 +155,7 @@ def export_bundle(
         manifest = manifest.model_copy(update={"files": file_records(staging)})
         write_text_atomic(staging / SBOM_NAME, bill_of_materials(manifest))
         manifest = manifest.model_copy(update={"files": file_records(staging)})
-        write_text_atomic(staging / FILE_NAME, manifest.model_dump_json(indent=2) + "\n")
+        write_manifest(staging, manifest)
     return report
 
 

@@ -224,3 +224,31 @@ def test_wrong_arguments_and_frames_give_one_line(node: str, bundle: Path, tmp_p
     ]
     for message, arguments in cases:
         assert message in only_error(run(node, "--bundle", bundle, *arguments))
+
+
+def test_the_pages_reader_checks_the_manifests_digest_as_well(
+    node: str, bundle: Path, tmp_path: Path
+) -> None:
+    copies = {"intact": lambda path: None}
+    copies |= {name: FAULTS[name][0] for name in ("flipped", "relabelled", "undigested")}
+    for name, damage in copies.items():
+        damage(Path(shutil.copytree(bundle, tmp_path / name)))
+    script = """
+        import fs from 'node:fs';
+        import { chosenBundle } from '../web/bundle.js';
+        const said = [];
+        for (const folder of process.argv.slice(2)) {
+          const content = fs.readFileSync(`${folder}/manifest.json`);
+          const file = {
+            webkitRelativePath: 'chosen/manifest.json',
+            arrayBuffer: async () => content,
+          };
+          const done = ({ manifest }) => manifest.name;
+          said.push(await chosenBundle([file]).then(done, (error) => error.message));
+        }
+        console.log(JSON.stringify(said));
+    """
+    said = evaluate(node, script, *(tmp_path / name for name in copies))
+    assert said[0] == "tiny"  # type: ignore[index]
+    for name, line in zip(list(copies)[1:], said[1:], strict=True):  # type: ignore[index]
+        assert FAULTS[name][1] in line

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from browser import Browser, open_browser
+from bundle_faults import FAULTS
 from PIL import Image
 from tiny_bundle import make_tiny_bundle, rewrite_manifest, scene
 
@@ -298,9 +299,14 @@ def test_a_damaged_or_newer_bundle_is_refused(
     (damaged / "int8/core.onnx").write_bytes(content)
     newer = Path(shutil.copytree(bundle, tmp_path / "newer"))
     rewrite_manifest(newer, lambda values: values.update(schema_version="9.0"))
+    flipped, relabelled = (Path(shutil.copytree(bundle, tmp_path / n)) for n in ("f", "r"))
+    FAULTS["flipped"][0](flipped)
+    FAULTS["relabelled"][0](relabelled)
     address = started.run("return location.href")
     for folder, message in (
         (damaged, "int8/core.onnx does not match its SHA-256"),
+        (flipped, "manifest.json does not match its own digest"),
+        (relabelled, "has no digest, and holds one"),
         (newer, 'schema version "9.0"'),
     ):
         with serve(folder) as port:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fuzz_inputs import damaged, mutated
 from PIL import Image
-from tiny_bundle import make_tiny_bundle, scene
+from tiny_bundle import make_tiny_bundle, manifest_bytes, scene
 
 from kdas_edge.bundle.manifest import parse_manifest
 from kdas_edge.bundle.reader import open_bundle
@@ -74,9 +74,9 @@ def test_a_manifest_with_strange_values_is_read_or_refused_in_one_line(bundle, t
     rng = random.Random("values")
     read = []
     for _ in range(600):
-        text = json.dumps(mutated(values, rng))
-        read.append(one_line_or_done(parse_manifest, text, tmp_path / "manifest.json"))
-    assert False in read
+        content = manifest_bytes(mutated(values, rng))
+        read.append(one_line_or_done(parse_manifest, content, tmp_path / "manifest.json"))
+    assert False in read and True in read
 
 
 def test_a_manifest_of_damaged_bytes_is_refused_by_the_reader_in_one_line(bundle, tmp_path):
@@ -113,7 +113,7 @@ def test_a_manifest_that_was_changed_never_gives_a_segmenter_that_fails_with_a_t
 
     outcomes = []
     for _ in range(60):
-        (target / "manifest.json").write_text(json.dumps(mutated(values, rng)))
+        (target / "manifest.json").write_bytes(manifest_bytes(mutated(values, rng)))
         preset = rng.choice((None, "core", "camera"))
         outcomes.append(one_line_or_done(run))
-    assert False in outcomes
+    assert False in outcomes and True in outcomes

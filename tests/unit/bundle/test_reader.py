@@ -1,11 +1,13 @@
 import json
 import os
+import random
 import shutil
 from pathlib import Path
 
 import pytest
 from tiny_bundle import rewrite_manifest
 
+from kdas_edge.bundle.manifest import write_manifest
 from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.errors import UserError
 
@@ -31,6 +33,7 @@ def test_an_intact_bundle_opens_and_finds_its_models(bundle):
 def test_a_bundle_of_the_schema_before_is_still_read(bundle):
     def older(values):
         values["schema_version"] = "1.0"
+        del values["sha256"]
         for model in values["models"]:
             del model["ir_version"], model["written_by"]
 
@@ -60,18 +63,52 @@ def test_one_changed_byte_in_any_file_is_refused_and_the_file_named(original, tm
         assert name.as_posix() in refusal(copy)
 
 
-def test_no_changed_byte_of_the_manifest_gives_a_traceback(original, tmp_path):
+def test_every_flipped_bit_of_the_manifest_is_refused(original, tmp_path):
     copy = Path(shutil.copytree(original, tmp_path / "tiny"))
     content = (copy / "manifest.json").read_bytes()
-    for position in range(0, len(content), max(1, len(content) // 100)):
-        for flip in (1, 0x80):
-            changed = bytearray(content)
-            changed[position] ^= flip
-            (copy / "manifest.json").write_bytes(changed)
-            try:
-                open_bundle(copy, verify=False)
-            except UserError as error:
-                assert "\n" not in str(error)
+    rng = random.Random("flips")
+    positions = rng.sample(range(8 * len(content)), 400)
+    # all of the schema version and of the digest, which say what is checked
+    end = content.index(b"name")
+    for position in {*positions, *range(8 * end)}:
+        changed = bytearray(content)
+        changed[position // 8] ^= 1 << position % 8
+        (copy / "manifest.json").write_bytes(changed)
+        refusal(copy, verify=False)
+    (copy / "manifest.json").write_bytes(content)
+    assert open_bundle(copy).manifest.sha256 is not None
+
+
+def test_a_manifest_of_this_schema_without_a_digest_is_refused(bundle):
+    rewrite_manifest(bundle, lambda values: values.pop("sha256"))
+    assert "its own digest" in refusal(bundle)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+@pytest.mark.parametrize("place", ["threshold", "recipe", "notes"])
+def test_a_number_that_is_not_finite_is_refused(bundle, number, place):
+    def mark(values):
+        if place == "threshold":
+            values["threshold"] = 123.25
+        else:
+            values["provenance"][place] = {"a": [123.25]}
+
+    rewrite_manifest(bundle, mark)
+    values = json.loads((bundle / "manifest.json").read_text())
+    del values["sha256"]
+    values["schema_version"] = "1.2"
+    text = json.dumps(values)
+    (bundle / "manifest.json").write_text(text.replace("123.25", number))
+    assert "not finite" in refusal(bundle)
+
+
+def test_a_manifest_with_a_number_that_is_not_finite_is_not_written(bundle):
+    manifest = open_bundle(bundle).manifest
+    before = (bundle / "manifest.json").read_bytes()
+    notes = manifest.provenance.model_copy(update={"notes": {"loss": float("nan")}})
+    with pytest.raises(UserError, match="not finite"):
+        write_manifest(bundle, manifest.model_copy(update={"provenance": notes}))
+    assert (bundle / "manifest.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,13 @@ def test_it_is_taken_where_no_bundle_is_named_and_its_hashes_hold() -> None:
     assert shipped.or_shipped(Path("mine")) == Path("mine")
 
 
-def test_it_is_below_25_megabytes() -> None:
+def test_it_is_below_17_megabytes() -> None:
     files = [path for path in shipped.STUDENT.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 25e6
+    assert sum(path.stat().st_size for path in files) < 17e6
+
+
+def test_its_manifest_has_a_digest() -> None:
+    assert open_bundle(shipped.STUDENT).manifest.sha256 is not None
 
 
 def test_no_path_of_a_machine_is_in_it() -> None:

@@ -1,12 +1,16 @@
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import openvino as ov
 import pytest
+from PIL import Image
 from tiny_bundle import (
     hashes,
     make_tiny_bundle,
@@ -18,7 +22,7 @@ from tiny_bundle import (
 
 from kdas_edge.bundle.manifest import Tolerance
 from kdas_edge.errors import UserError
-from kdas_edge.evidence.verify import verify
+from kdas_edge.evidence.verify import refusal, verify
 from kdas_edge.runtime.targets import parse_targets
 
 TARGETS = parse_targets("openvino:CPU:threads=1,onnxruntime:CPU:threads=1")
@@ -184,13 +188,15 @@ def test_a_bundle_without_golden_vectors_does_not_pass(bundle):
     assert len(failures(bundle)) == 8
 
 
-@pytest.mark.parametrize("content", ["pickle", "text", "shape"])
-def test_a_golden_vector_that_is_no_map_is_one_line_and_is_never_unpickled(bundle, content):
-    path = bundle / "golden/0-fp32.npy"
+@pytest.mark.parametrize("content", ["pickle", "text", "shape", "nan"])
+def test_a_golden_array_that_is_no_map_is_one_line_and_is_never_unpickled(bundle, content):
+    path = old_golden(bundle)
     if content == "pickle":
         np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     elif content == "text":
         path.write_text("not an array")
+    elif content == "nan":
+        np.save(path, np.full((64, 64), np.nan, np.float32))
     else:
         np.save(path, np.zeros((3, 3), np.float32))
     rewrite_manifest(bundle, lambda values: None)
@@ -198,3 +204,76 @@ def test_a_golden_vector_that_is_no_map_is_one_line_and_is_never_unpickled(bundl
     with pytest.raises(UserError) as caught:
         verify(bundle, TARGETS)
     assert "golden/0-fp32.npy" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def old_golden(bundle: Path) -> Path:
+    """Give a bundle one golden map as an array, as they were before schema 1.3."""
+    path = bundle / "golden/0-fp32.npy"
+    frame = np.asarray(Image.open(bundle / "golden/0.png"))
+    np.save(path, probability(frame, 64, "fp32"))
+    (bundle / "golden/0-fp32.png").unlink()
+
+    def rename(values: dict) -> None:
+        values["golden"][0]["expected"]["fp32"] = "golden/0-fp32.npy"
+
+    rewrite_manifest(bundle, rename)
+    return path
+
+
+def test_a_golden_map_of_an_earlier_schema_is_read(bundle):
+    old_golden(bundle)
+    assert not failures(bundle)
+
+
+@pytest.mark.parametrize("kind", ["8 bits", "colour", "shape", "text", "cut"])
+def test_a_golden_png_that_is_no_map_is_one_line(bundle, kind):
+    path = bundle / "golden/0-fp32.png"
+    content = {
+        "8 bits": Image.new("L", (64, 64)),
+        "colour": Image.new("RGB", (64, 64)),
+        "shape": Image.new("I;16", (64, 32)),
+    }
+    if kind in content:
+        content[kind].save(path)
+    else:
+        path.write_bytes(b"not a PNG" if kind == "text" else path.read_bytes()[:60])
+    rewrite_manifest(bundle, lambda values: None)
+    with pytest.raises(UserError, match=r"golden/0-fp32\.png") as caught:
+        verify(bundle, TARGETS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_without_models_does_not_pass(bundle):
+    rewrite_manifest(bundle, lambda values: values.update(models=[]))
+    assert "models" in [check.what for check in verify(bundle).failures]
+
+
+def test_a_relabelled_schema_does_not_pass(bundle):
+    def relabel(values: dict) -> None:
+        values["schema_version"] = "1.2"
+        del values["sha256"]
+
+    rewrite_manifest(bundle, relabel)
+    assert "schema" in failures(bundle)
+
+
+def test_a_pipe_in_place_of_a_file_is_named_in_the_record_and_does_not_hang(bundle):
+    (bundle / "fp32/core.bin").unlink()
+    os.mkfifo(bundle / "fp32/core.bin")
+    report = refusal(bundle)
+    assert report is not None and not report.passed
+    [failed] = [check.what for check in report.files if check.verdict == "fail"]
+    assert failed == "fp32/core.bin"
+
+
+@pytest.mark.parametrize("argument", ["-m", "-P -m"])
+def test_no_module_of_a_bundle_is_imported_when_it_is_verified_from_within(bundle, argument):
+    for name in ("numpy.py", "json.py", "pathlib.py", "openvino.py", "cv2.py"):
+        (bundle / name).write_text("raise SystemExit('a file of the bundle was run')")
+    rewrite_manifest(bundle, lambda values: None)
+    done = subprocess.run(
+        [sys.executable, *argument.split(), "kdas_edge", "verify", ".", "--targets",
+         "openvino:CPU:threads=1"],
+        cwd=bundle, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
