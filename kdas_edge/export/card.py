@@ -12,6 +12,10 @@ _PROTOCOLS = {
     "deploy": "what the device does: fixed threshold, every frame counted",
     "paper": "PraNet's evaluation: maps stretched, mean over 256 thresholds",
 }
+_NO_TERMS = (
+    "not stated (`data.terms` of the recipe); ask the owners of the images before any use of the "
+    "network"
+)
 _ROUNDED = "rounded to 16 bits for this bundle, after the training's own validation"
 
 
@@ -69,17 +73,15 @@ def _data(manifest: Manifest) -> Iterator[str]:
         evaluated[record.dataset] = max(record.images, evaluated.get(record.dataset, 0))
     listed = ", ".join(f"{name} ({count} images)" for name, count in evaluated.items())
     root = code(str(data.get("root", "unknown")))
+    terms, citation = data.get("terms"), data.get("citation")
     yield f"""## Data
 - Training: {root}, split {provenance.data_split_sha256 or "not recorded"}
 - Calibration of int8: {f"{frames} frames of the training side" if frames else "none recorded"}
 - Evaluated on: {escaped(listed) or "nothing yet"}
 - Golden frames (`golden/`) are drawn scenes, unless whoever exported the bundle chose others.
-- Terms: public polyp sets (Kvasir-SEG, CVC-ClinicDB, CVC-300, CVC-ColonDB, ETIS) are given for
-  research and education, each with terms and a paper to cite of its own: Jha 2020 (Kvasir-SEG),
-  Bernal 2015 (CVC-ClinicDB), Bernal 2012 (CVC-ColonDB), Vázquez 2017 (CVC-300), Silva 2014 (ETIS),
-  Fan 2020 (the split into training and test). Whether a network trained on them may be used
-  otherwise is for you to clear with their owners. No image of theirs is in this bundle unless it
-  was put into `golden/`.
+- Terms: {escaped(str(terms)) if terms else _NO_TERMS}
+- To cite: {escaped(str(citation)) if citation else "not stated (`data.citation` of the recipe)"}
+- No image of the training is in this bundle unless it was put into `golden/`.
 """
 
 

@@ -59,7 +59,7 @@ def load_sources(float_source: Path, quantized_source: Path | None) -> Sources:
 
     Raises:
         UserError: absent, truncated, the two are not of one architecture, or a weight is NaN or
-            infinite.
+            infinite (`models.checkpoints`).
     """
     if is_quantized_run(float_source):
         if quantized_source is not None:
@@ -77,18 +77,7 @@ def load_sources(float_source: Path, quantized_source: Path | None) -> Sources:
             _add_run(sources, float_source, Run(float_source).state(), "fp32")
     if quantized_source is not None:
         _add_quantized(sources, quantized_source, float_source)
-    for source, candidate in ((float_source, network), (quantized_source, sources.quantized)):
-        if candidate is not None:
-            _check_finite(candidate, source)
     return sources
-
-
-def _check_finite(network: nn.Module, source: Path | None) -> None:
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise UserError(
-                f"{source}: the weight {name} holds NaN or infinity; train the network again"
-            )
 
 
 def _add_quantized(sources: Sources, source: Path, float_source: Path) -> None:
