@@ -34,6 +34,12 @@ def _shared_students(run_folder: Path) -> None:
     os.environ["KDAS_EDGE_TEST_STUDENTS"] = str(run_folder / "students")  # for tiny_student.py
 
 
+@pytest.fixture(autouse=True)
+def _width_of_a_log_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as in a log file; pytest-xdist sets the width of a terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The PraNet images; the test is skipped where they are not."""

@@ -229,6 +229,7 @@ def test_when_one_file_cannot_be_made_the_others_are_and_the_code_is_3(
     import sys
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "kdas_edge.runtime.backends.onnxruntime", raising=False)
     out = tmp_path / "bundle"
     checkpoint = student.save(tmp_path / "student.safetensors")
     done = run_verb(capsys, "export", checkpoint, "--out", out, "--preset", "core")

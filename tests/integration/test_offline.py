@@ -55,8 +55,16 @@ def audited(
     (folder / "steps.json").write_text(
         json.dumps([s if isinstance(s, str) else [str(word) for word in s] for s in steps])
     )
-    # a CI variable would switch telemetry off and hide what a user sees
-    dropped = ("CI", "TF_BUILD", "JENKINS_URL", "HF_HUB_OFFLINE", *_SWITCHES)
+    # a CI variable would switch telemetry off and hide what a user sees; torch leaves the folder of
+    # its cache in the environment of the process that tests
+    dropped = (
+        "TORCHINDUCTOR_CACHE_DIR",
+        "CI",
+        "TF_BUILD",
+        "JENKINS_URL",
+        "HF_HUB_OFFLINE",
+        *_SWITCHES,
+    )
     kept = {k: v for k, v in os.environ.items() if k not in dropped and not k.startswith("PYTEST")}
     done = subprocess.run(
         [sys.executable, ROOT / "tests/offline_audit.py", folder / "log", folder / "steps.json"],
