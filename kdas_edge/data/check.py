@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -32,7 +32,8 @@ from kdas_edge.data.parallel import WORKERS, parallel_map
 from kdas_edge.errors import UserError
 from kdas_edge.image_files import read_image
 
-Kind = Literal[
+# With these no training can begin; the others are worth knowing.
+ErrorKind = Literal[
     "missing folder",
     "two files of one name",
     "image without mask",
@@ -40,10 +41,13 @@ Kind = Literal[
     "unreadable image",
     "unreadable mask",
     "size mismatch",
-    "no polyp in mask",
     "ambiguous mask",
     "full mask",
     "orientation differs",
+]
+Kind = Literal[
+    ErrorKind,
+    "no polyp in mask",
     "set without polyp",
     "exact duplicate",
     "duplicate with another mask",
@@ -51,20 +55,7 @@ Kind = Literal[
     "near duplicate of training",
     "group on both sides",
 ]
-
-# With these no training can begin; the others are worth knowing.
-ERRORS: tuple[Kind, ...] = (
-    "missing folder",
-    "two files of one name",
-    "image without mask",
-    "mask without image",
-    "unreadable image",
-    "unreadable mask",
-    "size mismatch",
-    "ambiguous mask",
-    "full mask",
-    "orientation differs",
-)
+ERRORS: tuple[Kind, ...] = get_args(ErrorKind)
 
 
 @dataclass(frozen=True)
