@@ -208,6 +208,22 @@ def check_run_directory(
     return path
 
 
+def check_recipe_kept(root: Path, recipe: Recipe, file: Path | None, resume: bool = False) -> None:
+    """Refuse a run that would replace the file that its recipe was read from.
+
+    Args:
+        root: folder of all runs.
+        recipe: the resolved recipe; its `name` is the run's folder.
+        file: that it was read from; None for a recipe of options alone.
+        resume: go on with the run, which replaces nothing.
+
+    Raises:
+        UserError: the file is in the run's folder.
+    """
+    if file is not None and not resume:
+        check_inputs_kept(_folder(root, recipe.name), [file])
+
+
 @contextlib.contextmanager
 def only_writer(
     root: Path, recipe: Recipe, resume: bool = False, overwrite: bool = False

@@ -163,7 +163,7 @@ def _checkpoint(path: Path) -> Bundle:
     """Describe a checkpoint as a bundle with one fp32 torch model."""
     try:
         from kdas_edge.export.presets import input_contract
-        from kdas_edge.models.checkpoints import BEST, load_network
+        from kdas_edge.models.checkpoints import checkpoint_file, load_network
         from kdas_edge.models.zoo import multiply_accumulates, parameters
     except ImportError as error:
         raise UserError(
@@ -172,8 +172,8 @@ def _checkpoint(path: Path) -> Bundle:
         ) from error
     network = load_network(path)
     architecture = network.architecture
-    root, file = (path, BEST) if path.is_dir() else (path.parent, Path(path.name))
-    root = real_path(root)
+    root = real_path(path if path.is_dir() else path.parent)
+    file = checkpoint_file(path).relative_to(path if path.is_dir() else path.parent)
     size = architecture.size
     record = FileRecord(bytes=(root / file).stat().st_size, sha256=sha256(root / file))
     manifest = Manifest(

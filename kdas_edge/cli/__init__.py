@@ -2,8 +2,11 @@
 imports its machinery inside the function that runs it.
 """
 
+from typing import Annotated
+
 import typer
 
+from kdas_edge import __version__
 from kdas_edge.cli import (
     bench,
     calibrate,
@@ -15,6 +18,7 @@ from kdas_edge.cli import (
     doctor,
     evaluate,
     export,
+    info,
     predict,
     quantize,
     report,
@@ -34,6 +38,26 @@ app = typer.Typer(
     # plain help: Rich with its Markdown would take as long again as everything else together
     rich_markup_mode=None,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"kdas-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("distill")(distill.distill)
@@ -45,6 +69,7 @@ app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
 app.command("dicom")(dicom.dicom)
 app.command("verify")(verify.verify)
+app.command("info")(info.info)
 app.command("card")(card.card)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)

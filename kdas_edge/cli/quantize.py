@@ -76,6 +76,7 @@ def quantize(
     from kdas_edge.models.checkpoints import load_network
     from kdas_edge.quantize.pipeline import run_quantization
     from kdas_edge.recipe import QuantizeRecipe, load_recipe
+    from kdas_edge.run import check_recipe_kept
 
     options = {
         "student": student,
@@ -102,6 +103,7 @@ def quantize(
         }
         values = [*(f"{k}={v}" for k, v in defaults.items() if k not in given), *values]
     resolved = load_recipe(QuantizeRecipe, recipe, values)
+    check_recipe_kept(out, resolved, recipe, resume)
     try:
         summary = run_quantization(
             resolved,

@@ -91,9 +91,11 @@ def run_recipe(
     from kdas_edge.distill.training import run_training
     from kdas_edge.files import write_json
     from kdas_edge.recipe import TrainRecipe, load_recipe
+    from kdas_edge.run import check_recipe_kept
     from kdas_edge.table import number
 
     resolved = load_recipe(TrainRecipe, recipe, values)
+    check_recipe_kept(out, resolved, recipe, resume)
     summary = run_training(resolved, out, resume, overwrite)
     if json is not None:
         write_json(json, summary)

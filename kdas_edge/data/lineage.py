@@ -22,6 +22,7 @@ Side = Literal["train", "validation"]
 
 SPLIT_FILE = "split.json"
 _MANIFEST = "manifest.json"
+_PUBLISHED = "weights.safetensors"
 _DIGITS = 16
 
 
@@ -174,15 +175,19 @@ def _without(part: SplitHashes, sides: Mapping[str, Side]) -> SplitHashes:
 def read_lineage(source: Path) -> Lineage:
     """What a run, a checkpoint inside a run or a bundle was trained on; empty where none says.
 
+    Published runs (`benchmarks/results/runs`) share the `split.json` beside their folder.
+
     Raises:
         UserError: the record is damaged.
     """
-    for folder in (source, source.parent, source.parent.parent):
+    run = source if source.is_dir() else source.parent
+    folders = [run] if source.is_dir() else [run, run.parent]
+    if (run / _PUBLISHED).is_file():
+        folders.append(run.parent.parent)
+    for folder in folders:
         split = folder / SPLIT_FILE
         if split.is_file():
             return lineage_of_split(read_json(split), split)
-        if source.is_dir():
-            break
     manifest = source / _MANIFEST
     if not manifest.is_file():
         return Lineage()

@@ -85,6 +85,7 @@ def _train(recipe: TrainRecipe, out: Path, resume: bool, overwrite: bool) -> dic
         write_split(record, data.split, data.source)
     cost = describe("student" if teacher else "network", student, recipe.data.size)
     run.log(cost.pop("line"))
+    run.update(**cost)
     if teacher is not None:
         run.log(describe("teacher", teacher.network, teacher.size)["line"])
     if recipe.data.unlabelled is not None:

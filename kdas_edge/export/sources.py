@@ -73,7 +73,9 @@ def load_sources(float_source: Path, quantized_source: Path | None) -> Sources:
     )
     if not is_quantized_run(float_source):
         sources.recipe = _portable(known_recipe(float_source))
-        if float_source.is_dir():
+        if not (float_source / "run.json").is_file():
+            sources.lineage = read_lineage(float_source)
+        else:
             _add_run(sources, float_source, Run(float_source).state(), "fp32")
     if quantized_source is not None:
         _add_quantized(sources, quantized_source, float_source)

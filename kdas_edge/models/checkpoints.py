@@ -16,6 +16,8 @@ from safetensors.torch import save
 from timm.models.pvt_v2 import checkpoint_filter_fn as timm_names_of_pvt
 from torch import Tensor
 
+from kdas_edge.bundle.manifest import FILE_NAME
+from kdas_edge.bundle.reader import open_bundle
 from kdas_edge.errors import UserError, first_line
 from kdas_edge.files import write_bytes_atomic
 from kdas_edge.models.architecture import Architecture
@@ -27,6 +29,8 @@ from kdas_edge.run import open_run
 ARCHITECTURE = "architecture"
 RECIPE = "recipe"
 BEST = Path("checkpoints") / "best.safetensors"
+# of a run that was published: its records and, in half precision, the network
+PUBLISHED = Path("weights.safetensors")
 
 _AUTHORS = (".pth", ".pt")
 # The Polyp-PVT repository's names of the decoder's modules, and ours.
@@ -92,24 +96,47 @@ def load_network(source: Path) -> PolypPVT:
     """Read a network, in evaluation mode, on the CPU.
 
     Args:
-        source: a run directory (its best checkpoint is taken), a `.safetensors` checkpoint, or a
-            `.pth` of the Polyp-PVT or KDAS authors (keys as in the Polyp-PVT repository, any
-            PVTv2 encoder).
+        source: a run directory (its best checkpoint is taken), a published one
+            (`weights.safetensors`), a bundle that holds its torch network, a `.safetensors`
+            checkpoint, or a `.pth` of the Polyp-PVT or KDAS authors (keys as in the Polyp-PVT
+            repository, any PVTv2 encoder).
 
     Raises:
-        UserError: absent, truncated, or from another architecture.
+        UserError: absent, truncated, or from another architecture; a bundle that is damaged, or
+            without a torch network.
     """
-    path = source / BEST if source.is_dir() else source
-    if not path.is_file():
-        remedy = (
-            "the run has not finished its first epoch, or is no training run"
-            if source.is_dir()
-            else "check the path"
-        )
-        raise UserError(f"{path} does not exist; {remedy}")
+    path = checkpoint_file(source)
     if path.suffix in _AUTHORS:
         return _load_authors(path)
     return _load_safetensors(path)
+
+
+def checkpoint_file(source: Path) -> Path:
+    """The file that holds the network of a run, a bundle or a checkpoint; see `load_network`.
+
+    Raises:
+        UserError: there is none; a bundle is damaged.
+    """
+    if not source.is_dir():
+        if not source.is_file():
+            raise UserError(f"{source} does not exist; check the path")
+        return source
+    if (source / FILE_NAME).is_file():
+        bundle = open_bundle(source)
+        model = bundle.model("fp32", "torch")
+        if model is None:
+            raise UserError(
+                f"{source} is a bundle without its torch network; give the run or the checkpoint "
+                "that it was exported from"
+            )
+        return bundle.file(model.path)
+    for name in (BEST, PUBLISHED):
+        if (source / name).is_file():
+            return source / name
+    raise UserError(
+        f"{source / BEST} does not exist; the run has not finished its first epoch, was published "
+        "without weights, or is no training run"
+    )
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -125,7 +152,7 @@ def known_recipe(source: Path) -> dict[str, Any]:
     """How a network was trained: its run's recipe, or the one in a checkpoint's header.
 
     Args:
-        source: a run directory or a checkpoint.
+        source: a run directory, a bundle or a checkpoint.
 
     Returns:
         The recipe as plain values, in today's keys; empty where a checkpoint names none.
@@ -133,9 +160,13 @@ def known_recipe(source: Path) -> dict[str, Any]:
     Raises:
         UserError: absent or truncated, or the header's recipe is no JSON object.
     """
+    if (source / FILE_NAME).is_file():
+        return with_new_names(open_bundle(source, verify=False).manifest.provenance.recipe)
     if source.is_dir():
-        recipe: dict[str, Any] = open_run(source)[1].model_dump(mode="json")
-        return recipe
+        if not (source / PUBLISHED).is_file() or (source / "run.json").is_file():
+            recipe: dict[str, Any] = open_run(source)[1].model_dump(mode="json")
+            return recipe
+        source = source / PUBLISHED
     if source.suffix in _AUTHORS:
         return {}
     text = read_metadata(source).get(RECIPE, "{}")

@@ -135,7 +135,9 @@ def _quantize(
         run.log(line)
     if recipe.engine.threads:
         torch.set_num_threads(recipe.engine.threads)
-    run.log(describe("student", student, recipe.data.size)["line"])
+    cost = describe("student", student, recipe.data.size)
+    run.log(cost.pop("line"))
+    run.update(**cost)
     student.to("cuda" if torch.cuda.is_available() else "cpu")
     reference = evaluate(student, data.validation)
     run.log(f"float student: validation Dice {reference.mean:.4f}")

@@ -80,3 +80,18 @@ def test_an_output_that_is_an_input_is_refused(
     assert "which is read" in line or "not empty" in line or "exists" in line
     assert not overwrite or "which is read" in line
     assert everything(here) == before and os.getcwd() == str(here)  # noqa: PTH109
+
+
+@pytest.mark.parametrize("verb", ["train", "quantize"])
+def test_a_run_is_not_overwritten_by_the_recipe_that_it_holds(
+    here: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    run = here / "runs" / "r"
+    run.mkdir(parents=True)
+    student = "student: net/net.safetensors\n" if verb == "quantize" else "schedule: {epochs: 1}\n"
+    (run / "recipe.yaml").write_text(f"name: r\ndata: {{root: set, size: 64}}\n{student}")
+    (run / "run.json").write_text('{"kind": "train", "status": "finished"}')
+    before = everything(here)
+    line = only_line(run_verb(capsys, verb, "--recipe", run / "recipe.yaml", "--overwrite"))
+    assert "runs/r holds" in line and "recipe.yaml, which is read" in line
+    assert everything(here) == before

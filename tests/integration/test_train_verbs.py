@@ -59,6 +59,12 @@ def test_a_teacher_and_its_student_are_trained_and_the_next_command_is_printed(
     assert row["attention"] > 0 and row["sgm"] >= 0
     shares = [row["share_segmentation"], row["share_attention"], row["share_sgm"]]
     assert sum(shares) == pytest.approx(1)
+    answer = call("info", "runs/student", "--json", "i.json", cwd=home)
+    assert answer.returncode == 0, answer.stderr
+    told = json.loads((home / "i.json").read_text())
+    assert told["kind"] == "distill" and told["lineage"]["teacher"] == "runs/teacher"
+    assert told["numbers"]["parameters"] == summary["parameters"]
+    assert told["accuracy"][0]["value"] == summary["best_validation_dice"]
 
 
 @pytest.mark.slow

@@ -7,8 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from tiny_bundle import hashes, make_tiny_bundle, rewrite_manifest
 from torch import Tensor
 
+from kdas_edge.data.lineage import read_lineage
 from kdas_edge.errors import UserError
 from kdas_edge.models.architecture import Architecture, FullSize
 from kdas_edge.models.checkpoints import (
@@ -411,3 +413,40 @@ def test_a_stub_of_a_pickled_checkpoint_is_one_line(tmp_path: Path, content: byt
     with pytest.raises(UserError, match=r"PolypPVT\.pth") as caught:
         load_network(path)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_published_runs_are_read_wherever_a_checkpoint_is() -> None:
+    published = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "runs"
+    for name in ("student_effb0_352", "student_mnv2_352_last"):
+        network = load_network(published / name)
+        assert network.architecture.size == 352
+        assert next(network.parameters()).dtype == torch.float32
+        assert known_recipe(published / name)["name"] == name
+    assert read_lineage(published / "student_effb0_352").files
+    assert read_lineage(published / "student_mnv2_352_last" / "weights.safetensors").files
+    with pytest.raises(UserError, match="published without weights"):
+        load_network(published / "student_mnv2_352")
+
+
+def test_a_bundle_is_a_checkpoint_where_it_holds_its_torch_network(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "bundle")
+    with pytest.raises(UserError, match="without its torch network; give the run or the check"):
+        load_network(bundle)
+    network = from_architecture(TINY)
+    weights = bundle / "torch" / "model.safetensors"
+    save_network(weights, network.state_dict(), TINY)
+
+    def add(values: dict) -> None:
+        path = "torch/model.safetensors"
+        row = {"precision": "fp32", "format": "torch", "preset": "core", "path": path}
+        values["models"].append(row)
+        values["files"][path] = hashes(bundle)[path].model_dump()
+        values["provenance"]["recipe"] = {"name": "n", "teacher_mirrors": 4}
+
+    rewrite_manifest(bundle, add)
+    loaded = load_network(bundle).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in network.state_dict().items())
+    assert known_recipe(bundle) == {"name": "n", "teacher_tta": 4}
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(UserError, match="does not match its hash"):
+        load_network(bundle)
