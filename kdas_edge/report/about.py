@@ -3,6 +3,7 @@
 Only JSON and YAML are read: no weights, no torch.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -191,7 +192,7 @@ def _run(path: Path) -> About:
     for precision, dice in pairs:
         if _is_number(dice) and dice >= 0:
             what = f"validation split, deploy, {precision}, torch"
-            known = images if _is_number(images) else None
+            known = round(images) if _is_number(images) else None
             accuracy.append(RecordedAccuracy(what, "Dice", float(dice), images=known))
     lineage = _ancestors(recipe, read_lineage(path))
     if gate:
@@ -275,7 +276,8 @@ def _object(path: Path) -> Mapping[str, Any]:
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return numeric and math.isfinite(value)
 
 
 def _text(value: Value) -> str:
