@@ -47,7 +47,8 @@ def open_model(path: Path) -> Bundle:
     Raises:
         UserError: absent, damaged, none of these, or a checkpoint where torch is not installed.
     """
-    if path.is_dir() and not (path / FILE_NAME).exists() and (path / "checkpoints").is_dir():
+    is_run = (path / "checkpoints").is_dir() or (path / "weights.safetensors").is_file()
+    if is_run and not (path / FILE_NAME).exists():
         return _checkpoint(path)
     if path.suffix in _CHECKPOINTS and not path.is_dir():
         return _checkpoint(path)

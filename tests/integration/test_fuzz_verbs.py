@@ -310,6 +310,7 @@ _VERBS = {
     "predict": ["frame.png", "--bundle", "bundle", *TARGET],
     "dicom": ["still.dcm", "--bundle", "bundle", *TARGET],
     "verify": ["bundle", "--no-export", "--targets", "openvino:CPU:threads=1"],
+    "info": ["bundle"],
     "card": ["bundle", "result.json"],
     "report": ["result.json", "--out", "nosuch/report"],
     "doctor": [],

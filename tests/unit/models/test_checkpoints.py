@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from tiny_bundle import hashes, make_tiny_bundle, rewrite_manifest
 from torch import Tensor
 
+from kdas_edge.bench.models import open_model
 from kdas_edge.data.lineage import read_lineage
 from kdas_edge.errors import UserError
 from kdas_edge.models.architecture import Architecture, FullSize
@@ -422,6 +423,8 @@ def test_published_runs_are_read_wherever_a_checkpoint_is() -> None:
         assert network.architecture.size == 352
         assert next(network.parameters()).dtype == torch.float32
         assert known_recipe(published / name)["name"] == name
+        opened = open_model(published / name)
+        assert (opened.name, opened.manifest.models[0].path) == (name, "weights.safetensors")
     assert read_lineage(published / "student_effb0_352").files
     assert read_lineage(published / "student_mnv2_352_last" / "weights.safetensors").files
     with pytest.raises(UserError, match="published without weights"):
