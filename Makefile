@@ -20,7 +20,7 @@ test: $(VENV)/.installed $(EXAMPLES:%=examples/%/node_modules/.package-lock.json
 
 # what trains, quantises or exports for more than a few seconds, and what compares two latencies,
 # which another test beside it would disturb; CI runs both targets
-test-slow: $(VENV)/.installed
+test-slow: $(VENV)/.installed $(EXAMPLES:%=examples/%/node_modules/.package-lock.json)
 	$(PYTEST) -m slow
 	$(PYTEST) -n 0 -m alone
 

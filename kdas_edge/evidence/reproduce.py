@@ -19,7 +19,7 @@ from kdas_edge.evidence.checks import Check
 from kdas_edge.files import sha256
 
 # what an export needs beyond the device's packages
-_NEEDED = ("torch", "timm", "nncf", "onnx", "onnxscript", "safetensors")
+_NEEDED = ("torch", "timm", "nncf", "onnx", "safetensors")
 _EXPECTED = "two new exports are equal, byte for byte"
 # two exports of a large network on a slow machine; far beyond is a hang
 _TIMEOUT = 3600
