@@ -3,7 +3,7 @@
 A window moves over a still picture that is larger than it. Of a polyp clip it begins where no pixel
 of the polyp is in view, pans to the polyp in a second, and stays there; of a polyp-free clip it
 never sees one. Light and sensor noise change from frame to frame, and now and then a frame or three
-are spoilt as an endoscope spoils them (`kdas_edge.data.corruptions`). Everything follows the seed.
+are corrupted (`kdas_edge.data.corruptions`). Everything follows the seed.
 """
 
 import zlib
@@ -184,7 +184,7 @@ def _spoil(
     frames: list[NDArray[np.uint8]], name: str, rng: np.random.Generator, seed: int
 ) -> list[NDArray[np.uint8]]:
     """Light, bursts and noise; RGB in, BGR out."""
-    spoilt, burst, left = [], "", 0
+    corrupted, burst, left = [], "", 0
     light = 0.0
     for index, frame in enumerate(frames):
         if left == 0 and rng.random() < BURST_RATE:
@@ -195,5 +195,5 @@ def _spoil(
         light = 0.7 * light + rng.normal(0, LIGHT)
         grain = rng.normal(0, NOISE, frame.shape)
         noisy = frame.astype(np.float64) * (1 + light) + grain
-        spoilt.append(np.ascontiguousarray(noisy.clip(0, 255).astype(np.uint8)[..., ::-1]))
-    return spoilt
+        corrupted.append(np.ascontiguousarray(noisy.clip(0, 255).astype(np.uint8)[..., ::-1]))
+    return corrupted

@@ -1,8 +1,8 @@
 """Which network is better? Dice on the validation split, where choices are made.
 
 Scores runs or checkpoints, each on one or more flips of an image (test-time augmentation, which is
-for teachers), with paired differences to the first row; with --corruptions also on spoilt copies of
-the images. No test image is read.
+for teachers), with paired differences to the first row; with --corruptions also on corrupted copies
+of the images. No test image is read.
 
     python benchmarks/validation_dice.py runs/teacher --data DATA --tta 1,2,4 --json …
     python benchmarks/validation_dice.py runs/one runs/other --data DATA --corruptions bubbles,jpeg
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tta", default="1", help="flips, 1 to 4; several with commas between")
     parser.add_argument("--validation", type=float, default=0.1, help="share, as in the recipe")
-    parser.add_argument("--corruptions", help="also on images spoilt so; names, commas between")
+    parser.add_argument("--corruptions", help="also on images corrupted so; names, commas between")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.json is not None:
@@ -71,7 +71,7 @@ def main() -> None:
         condition = f"{corruption} {strength}" if strength else "as they are"
         # once for all networks of a size: corrupting costs as much as running a network
         images = {
-            size: spoilt(found.validation, corruption, strength) for size, found in data.items()
+            size: corrupted(found.validation, corruption, strength) for size, found in data.items()
         }
         for label, network in candidates.items():
             size = network.architecture.size
@@ -109,8 +109,8 @@ def main() -> None:
         write_json(args.json, {"split_sha256": split, "rows": rows, "environment": describe()})
 
 
-def spoilt(held_out: ResidentSet, corruption: str, strength: int) -> torch.Tensor:
-    """The images (N, 3, S, S) uint8, each spoilt in its own way."""
+def corrupted(held_out: ResidentSet, corruption: str, strength: int) -> torch.Tensor:
+    """The images (N, 3, S, S) uint8, each corrupted in its own way."""
     if not strength:
         return held_out.images
     frames = [

@@ -39,7 +39,7 @@ def evaluate(
             "--target",
             help="Where to run, runtime:device[:option=value]. "
             "Default: openvino:CPU for a bundle, torch:cpu for a checkpoint. "
-            "torch:cpu:mirrors=4 averages a teacher over mirror images.",
+            "torch:cpu:tta=4 averages a teacher over mirror images.",
         ),
     ] = None,
     precision: Annotated[

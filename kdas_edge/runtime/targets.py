@@ -18,7 +18,7 @@ OPTIONS = {
     "streams": "a whole number above 0",
     "hint": "latency or throughput",
     "batch": "a whole number above 0",
-    "mirrors": "1 to 4",
+    "tta": "1 to 4",
 }
 AUTO = "auto"
 
@@ -54,9 +54,9 @@ class Target:
         return int(self.options.get("batch", "1"))
 
     @property
-    def mirrors(self) -> int:
-        """Mirror images over which a torch network is averaged (`models.mirrors`); 1: none."""
-        return int(self.options.get("mirrors", "1"))
+    def tta(self) -> int:
+        """Views that a torch network is averaged over: test-time flips (`models.tta`); 1: none."""
+        return int(self.options.get("tta", "1"))
 
 
 def parse_target(text: str) -> Target:
@@ -82,14 +82,16 @@ def parse_target(text: str) -> Target:
     options = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
+        if key == "mirrors":
+            raise UserError(f"target {text!r}: mirrors is called tta now; write tta={value}")
         if key not in OPTIONS:
             raise UserError(
                 f"target {text!r}: unknown option {key!r}{_nearest(key, OPTIONS)}; "
                 f"known: {', '.join(OPTIONS)}"
             )
-        if key == "mirrors" and runtime != "torch":
+        if key == "tta" and runtime != "torch":
             raise UserError(
-                f"target {text!r}: mirrors is an option of torch alone, for teachers; remove it"
+                f"target {text!r}: tta is an option of torch alone, for teachers; remove it"
             )
         if key in options:
             raise UserError(f"target {text!r}: option {key} is given twice; remove one")
@@ -123,7 +125,7 @@ def _is_good(key: str, value: str) -> bool:
         return value in ("f32", "bf16", "f16")
     if key == "hint":
         return value in ("latency", "throughput")
-    if key == "mirrors":
+    if key == "tta":
         return value in ("1", "2", "3", "4")
     return _is_whole(value) and int(value) > 0
 

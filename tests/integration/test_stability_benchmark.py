@@ -114,7 +114,7 @@ def test_the_truth_moves_with_the_picture(scripts):
         ((frame.mean(axis=2) > 130) != truth).mean()
         for frame, truth in zip(clip.frames, clip.truth, strict=True)
     ]
-    # frames that are spoilt by a burst are not as clear
+    # frames that are corrupted by a burst are not as clear
     assert np.median(wrong) < 0.02 and clip.truth[-1].any()
 
 

@@ -227,7 +227,7 @@ def names_of(image_set: ImageSet) -> set[str]:
     return {pair.name for pair in image_set.pairs}
 
 
-def test_networks_are_compared_on_the_validation_split_as_it_is_and_spoilt(
+def test_networks_are_compared_on_the_validation_split_as_it_is_and_corrupted(
     scenes: Path, tmp_path: Path
 ) -> None:
     names = ("teacher_effb0_352_b8", "student_mnv2_352_last")
@@ -239,8 +239,8 @@ def test_networks_are_compared_on_the_validation_split_as_it_is_and_spoilt(
     done = run("validation_dice.py", *networks, *known, "--corruptions", "bubbles,noise")
     assert done.returncode == 0, done.stderr
     first, second = json.loads(result.read_text())["rows"].values()
-    spoilt = [f"{name} {strength}" for name in ("bubbles", "noise") for strength in (1, 2, 3)]
-    assert list(first) == ["as they are", *spoilt, "all of these"]
+    corrupted = [f"{name} {strength}" for name in ("bubbles", "noise") for strength in (1, 2, 3)]
+    assert list(first) == ["as they are", *corrupted, "all of these"]
     whole = [row["all of these"]["dice"]["mean"] for row in (first, second)]
     parts = [[row[name]["dice"]["mean"] for name in list(row)[:-1]] for row in (first, second)]
     assert whole == pytest.approx([sum(part) / 7 for part in parts], abs=1e-12)

@@ -60,7 +60,7 @@ class TorchBackend:
         precision = target.options.get("precision", "f32")
         self._autocast = _DTYPES.get(precision)
         start = time.perf_counter()
-        network = FullSize(with_tta(load_network(path), target.mirrors))
+        network = FullSize(with_tta(load_network(path), target.tta))
         self._network: torch.nn.Module | None = network.eval().to(self._device)
         self.load_seconds = time.perf_counter() - start
         on_gpu = self._device.type == "cuda"

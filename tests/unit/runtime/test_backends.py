@@ -257,7 +257,7 @@ def test_the_torch_target_gives_the_sigmoid_of_the_summed_outputs(tmp_path):
     np.testing.assert_allclose(output[:, 1:], expected, atol=1e-6)
     np.testing.assert_allclose(output[:, :1], 1 - expected, atol=1e-6)
     assert backend.effective["threads"] == 1
-    flipped = open_backend(bundle, "fp32", parse_target("torch:cpu:mirrors=2"))
+    flipped = open_backend(bundle, "fp32", parse_target("torch:cpu:tta=2"))
     wanted = flipped.infer(x[..., ::-1].copy())[..., ::-1]
     np.testing.assert_allclose(flipped.infer(x), wanted, atol=1e-6)
     assert np.abs(flipped.infer(x) - output).max() > 1e-4

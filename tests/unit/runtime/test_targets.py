@@ -10,8 +10,8 @@ def test_a_target_is_read_and_written_back_unchanged():
     assert parse_target("openvino:CPU:threads=4").threads == 4
     assert parse_target("torch:cpu").threads is None
     assert parse_target("torch:cpu").batch == 1
-    assert parse_target("torch:cpu").mirrors == 1
-    assert parse_target("torch:cuda:mirrors=4").mirrors == 4
+    assert parse_target("torch:cpu").tta == 1
+    assert parse_target("torch:cuda:tta=4").tta == 4
     assert parse_target("openvino:CPU:hint=throughput:streams=2:batch=4").batch == 4
 
 
@@ -34,8 +34,9 @@ def test_a_target_is_read_and_written_back_unchanged():
         ("openvino:CPU:streams=0", "a whole number above 0"),
         ("openvino:CPU:hint=speed", "latency or throughput"),
         ("openvino:CPU:batch=two", "a whole number above 0"),
-        ("torch:cpu:mirrors=5", "1 to 4"),
-        ("openvino:CPU:mirrors=4", "torch alone"),
+        ("torch:cpu:tta=5", "1 to 4"),
+        ("openvino:CPU:tta=4", "torch alone"),
+        ("torch:cpu:mirrors=4", "write tta=4"),
     ],
 )
 def test_a_wrong_target_is_one_line_that_names_the_word_and_what_is_known(text, word):
