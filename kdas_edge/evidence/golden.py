@@ -46,7 +46,7 @@ def check_golden(
     disagreements = []
     for vector in vectors:
         frame = read_image(bundle.file(vector.frame))
-        expected = _read_expected(bundle, vector.expected[model.precision])
+        expected = read_expected(bundle, vector.expected[model.precision])
         output = backend.infer(model_input(frame, manifest, model.preset))
         problem = _contract_problem(output, size)
         if problem:
@@ -88,8 +88,19 @@ def _contract_problem(output: NDArray[np.float32], size: int) -> str | None:
     return f"the channels' sum differs from 1 by {error:.2g}" if error > _SUM_TOLERANCE else None
 
 
-def _read_expected(bundle: Bundle, relative: str) -> NDArray[np.float32]:
-    """A map of the expected probabilities, (S, S): a 16-bit PNG, or an array of schema 1.2."""
+def read_expected(bundle: Bundle, relative: str) -> NDArray[np.float32]:
+    """A map of the expected probabilities: a 16-bit PNG, or an array of schema 1.2.
+
+    Args:
+        bundle: the file's hash is compared with its manifest.
+        relative: one of `manifest.golden[i].expected`.
+
+    Returns:
+        (S, S) float32 in 0…1.
+
+    Raises:
+        UserError: the file is no such map.
+    """
     size = bundle.manifest.size
     content = read_bytes(bundle.file(relative), _LARGEST_MAP)
     try:

@@ -12,6 +12,7 @@ from run_verb import Done, only_line, run_verb
 from tiny_student import SIZE, TinyStudent, train_tiny_student
 
 from kdas_edge.bundle.reader import open_bundle
+from kdas_edge.evidence.golden import read_expected
 from kdas_edge.export.agreement import input_spec, reference
 from kdas_edge.image_files import read_image
 from kdas_edge.models.checkpoints import BEST, load_network, save_network
@@ -91,10 +92,10 @@ def test_the_golden_vectors_are_torchs_answer_to_the_stored_frames(
     for golden in opened.manifest.golden:
         frame = read_image(opened.file(golden.frame))
         assert frame.shape[:2] != (SIZE, SIZE)
-        expected = np.load(opened.file(golden.expected["fp32"]))
+        expected = read_expected(opened, golden.expected["fp32"])
         found = reference(network, architecture, [frame])[0]
         np.testing.assert_allclose(found, expected, atol=1e-5)
-        assert np.load(opened.file(golden.expected["int8"])).shape == (SIZE, SIZE)
+        assert read_expected(opened, golden.expected["int8"]).shape == (SIZE, SIZE)
     assert preprocess(frame, input_spec(architecture)).shape == (1, 3, SIZE, SIZE)
 
 
